@@ -1,0 +1,1 @@
+"""Route prompts between domain-expert language models with a closed-form ridge router."""

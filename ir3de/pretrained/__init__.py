@@ -1,0 +1,1 @@
+"""Tokenizers and embedding tables of published models: hub ids, folders, GGUF files, installed packages."""
