@@ -1,6 +1,8 @@
 """Naive Bayes on tokens: the honest baseline, from the very same counts as the ridge (DESIGN.md 3.2)."""
 
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -23,12 +25,16 @@ class NaiveBayesRouter(TokenTableRouter):
     """
 
     def __init__(self, *, tokenizer: str | TextTokenizer, smoothing: float | None = None) -> None:
-        loaded = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-        super().__init__(tokenizer=loaded, selector="mean")
+        super().__init__(selector="mean")
+        self._tokenizer = tokenizer
         if smoothing is not None and smoothing <= 0:
             raise ValueError(f"Expected `smoothing` to be positive or null, but got {smoothing}.")
         self.configured_smoothing = smoothing
         self.smoothing = SMOOTHINGS[0] if smoothing is None else smoothing
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        return load_tokenizer(self._tokenizer) if isinstance(self._tokenizer, str) else self._tokenizer
 
     @property
     def display_name(self) -> str:
@@ -51,3 +57,11 @@ class NaiveBayesRouter(TokenTableRouter):
         self.smoothing = choice["smoothing"]
         assert self.statistics is not None, "choices are scored after the fit"
         self.set_table(self.token_scores(self.statistics))
+
+    def restore(self, tensors: dict[str, Tensor], chosen: dict[str, Any]) -> None:
+        super().restore(tensors, chosen)
+        self.smoothing = chosen["smoothing"]
+
+    @classmethod
+    def load_more(cls, folder: Path, config: dict[str, Any], tokenizer: TextTokenizer) -> Self:
+        return cls(tokenizer=tokenizer, **config["settings"])

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from ir3de.functional.ridge import (
 from ir3de.pretrained.embeddings import check_table, load_embedding_table, table_fingerprint
 from ir3de.pretrained.loading import load_tokenizer
 from ir3de.pretrained.tokenizer import TextTokenizer
+from ir3de.routers.artifact import EMBEDDINGS, read_tensors, write_tensors
 from ir3de.routers.bayes import NaiveBayesRouter
 from ir3de.routers.router import Choice, Router
 from ir3de.routers.token_table import Selector, TokenTableRouter
@@ -68,6 +71,8 @@ class RidgeRouter(TokenTableRouter):
         selector: How tokens decide: majority (IR3DE-all), mean (IR3DE-avg), entropy_top_k (IR3DE); null chooses it
             on validation data.
         k: How many tokens of lowest entropy vote under entropy_top_k; null chooses it on validation data.
+        embedding_table: Whether a saved router has a copy of the table, or a pointer: its source, verified by
+            fingerprint whenever the router is loaded.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class RidgeRouter(TokenTableRouter):
         normalize: bool = False,
         selector: Literal["majority", "mean", "entropy_top_k"] | None = None,
         k: int | None = None,
+        embedding_table: Literal["copy", "pointer"] = "copy",
     ) -> None:
         if regularization < 0:
             raise ValueError(f"Expected `regularization` to be at least 0, but got {regularization}.")
@@ -87,16 +93,25 @@ class RidgeRouter(TokenTableRouter):
             raise ValueError(f"Expected `k` to be at least 1 or null, but got {k}.")
         if k is not None and selector in ("majority", "mean"):
             raise ValueError(f"`k` is for the selector entropy_top_k, but got k={k} with {selector}. Set `k: null`.")
-        loaded = Embeddings.load(embeddings) if isinstance(embeddings, str) else embeddings
-        super().__init__(tokenizer=loaded.tokenizer, selector=selector or "entropy_top_k", k=k or K_CANDIDATES[0])
-        self.embeddings = loaded
+        super().__init__(selector=selector or "entropy_top_k", k=k or K_CANDIDATES[0])
+        self._embeddings = embeddings
         self.regularization = regularization
         self.regularization_scale: RegularizationScale = regularization_scale
         self.balance: Balance = balance
         self.normalize = normalize
         self.configured_selector: Selector | None = selector
         self.configured_k = k
+        self.embedding_table = embedding_table
         self.weight_DE = torch.empty(0)
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """The tokenizer and the table, read when they are first needed."""
+        return Embeddings.load(self._embeddings) if isinstance(self._embeddings, str) else self._embeddings
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer:
+        return self.embeddings.tokenizer
 
     @property
     def display_name(self) -> str:
@@ -125,6 +140,7 @@ class RidgeRouter(TokenTableRouter):
             "normalize": self.normalize,
             "selector": self.configured_selector,
             "k": self.configured_k,
+            "embedding_table": self.embedding_table,
         }
 
     def chosen(self) -> dict[str, Any]:
@@ -159,14 +175,46 @@ class RidgeRouter(TokenTableRouter):
         twin.scores_VE, twin.winner_V, twin.rank_V = self.scores_VE, self.winner_V, self.rank_V
         return twin
 
-    def embedding_identity(self) -> dict[str, Any]:
-        """Return the table's source, shape and fingerprint."""
-        table = self.embeddings.table_VD
+    def tensors(self) -> dict[str, Tensor]:
+        return super().tensors() | {"weight": self.weight_DE}
+
+    def restore(self, tensors: dict[str, Tensor], chosen: dict[str, Any]) -> None:
+        super().restore(tensors, chosen)
+        self.weight_DE = tensors["weight"]
+        self.choose(chosen)
+
+    def save_more(self, folder: Path) -> dict[str, Any]:
+        """Write the embedding table, or leave it at its source, and return its identity."""
+        table_VD = self.embeddings.table_VD
+        if self.embedding_table == "copy":
+            write_tensors(folder / EMBEDDINGS, {"embeddings": table_VD})
         return {
-            "source": self.embeddings.source,
-            "shape": list(table.shape),
-            "fingerprint": table_fingerprint(table),
+            "embeddings": {
+                "source": self.embeddings.source,
+                "shape": list(table_VD.shape),
+                "fingerprint": table_fingerprint(table_VD),
+            },
+            "weights": self._weights(),
         }
+
+    @classmethod
+    def load_more(cls, folder: Path, config: dict[str, Any], tokenizer: TextTokenizer) -> Self:
+        saved = config["embeddings"]
+        if config["settings"]["embedding_table"] == "copy":
+            table_VD = read_tensors(folder / EMBEDDINGS)["embeddings"]
+        else:
+            table_VD = load_embedding_table(saved["source"])
+        if table_fingerprint(table_VD) != saved["fingerprint"]:
+            raise ValueError(
+                f"The embedding table of `{saved['source']}` is not the one that the router in `{folder}` was fitted"
+                f" with ({saved['fingerprint'][:12]}). Bring that one back, or fit again."
+            )
+        return cls(embeddings=Embeddings(saved["source"], tokenizer, table_VD), **config["settings"])
+
+    def _weights(self) -> dict[str, float]:
+        assert self.statistics is not None, "a saved router is fitted"
+        weights_E = domain_weights(self.statistics.tokens_E, self.balance)
+        return dict(zip(self.statistics.names, weights_E.tolist(), strict=True))
 
 
 @contextmanager

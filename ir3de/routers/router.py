@@ -18,11 +18,17 @@ Choice = dict[str, Any]
 class Router(nn.Module, ABC):
     """Scores prompts over experts; the expert with the highest score is chosen, ties go to the lower index.
 
-    ``expert_names`` is in the bank's order, and empty before the router is fitted. ``tokenizer`` is the router's own.
+    ``expert_names`` is in the bank's order, and empty before the router is fitted. ``closed_form`` says that a
+    callback fits the router from counts; otherwise an optimizer trains its parameters.
     """
 
-    tokenizer: TextTokenizer
     expert_names: tuple[str, ...] = ()
+    closed_form: bool = False
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> TextTokenizer:
+        """The router's own tokenizer, read when it is first needed."""
 
     @abstractmethod
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Routers that are a table over the vocabulary: routing is a gather and a vote (DESIGN.md 3.2)."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
+from ir3de.files import replace_folder
 from ir3de.functional.counts import check_token_ids
 from ir3de.functional.votes import entropy_ranks, entropy_top_k, majority, mean
 from ir3de.pretrained.tokenizer import TextTokenizer
+from ir3de.routers.artifact import ROUTER, STATISTICS, read_config, read_tensors, write_config, write_tensors
 from ir3de.routers.router import Router
 from ir3de.statistics.token_counts import TokenCounts
 
@@ -27,9 +30,10 @@ class TokenTableRouter(Router):
     winner_V: Tensor
     rank_V: Tensor
 
-    def __init__(self, *, tokenizer: TextTokenizer, selector: Selector, k: int | None = None) -> None:
+    closed_form = True
+
+    def __init__(self, *, selector: Selector, k: int | None = None) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
         self.selector: Selector = selector
         self.k = k
         self.statistics: TokenCounts | None = None
@@ -101,3 +105,69 @@ class TokenTableRouter(Router):
     @abstractmethod
     def chosen(self) -> dict[str, Any]:
         """Return what is in force of the things that can be chosen on validation data."""
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the router as a folder, in one step; equal routers are equal bytes.
+
+        Raises:
+            ValueError: if the router is not fitted.
+        """
+        if self.statistics is None:
+            raise ValueError(f"Expected a fitted router to save in `{folder}`. Run `python main.py fit` first.")
+        with replace_folder(Path(folder)) as new:
+            write_tensors(new / ROUTER, self.tensors())
+            self.statistics.save(new / STATISTICS)
+            self.tokenizer.save(new)
+            write_config(
+                new,
+                {
+                    "router": type(self).__name__,
+                    "experts": list(self.expert_names),
+                    "tokens": dict(zip(self.expert_names, self.statistics.tokens_E.tolist(), strict=True)),
+                    "tokenizer": self.tokenizer.fingerprint,
+                    "settings": self.settings(),
+                    "chosen": self.chosen(),
+                    **self.save_more(new),
+                },
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """Read a router that ``save_pretrained`` wrote; it routes, and solves again, without any language model.
+
+        Raises:
+            FileNotFoundError: if the folder is no saved router.
+            ValueError: if a file is truncated, the tokenizer is another one, or the router is of another class.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        if config["router"] != cls.__name__:
+            raise ValueError(f"Expected a {cls.__name__} in `{folder}`, but it holds a {config['router']}.")
+        tokenizer = TextTokenizer.from_folder(folder)
+        statistics = TokenCounts.load(folder / STATISTICS)
+        if not config["tokenizer"] == tokenizer.fingerprint == statistics.tokenizer:
+            raise ValueError(
+                f"The router in `{folder}` was made for tokenizer {config['tokenizer'][:12]} and its counts with"
+                f" {statistics.tokenizer[:12]}, but the folder has tokenizer {tokenizer.fingerprint[:12]}. Fit again."
+            )
+        router = cls.load_more(folder, config, tokenizer)
+        router.statistics, router.expert_names = statistics, statistics.names
+        router.restore(read_tensors(folder / ROUTER), config["chosen"])
+        return router
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what ``router.safetensors`` holds."""
+        return {"scores": self.scores_VE, "winner": self.winner_V, "rank": self.rank_V}
+
+    def restore(self, tensors: dict[str, Tensor], chosen: dict[str, Any]) -> None:
+        """Take over saved tensors and choices, without solving."""
+        self.scores_VE, self.winner_V, self.rank_V = (tensors[name] for name in ("scores", "winner", "rank"))
+
+    def save_more(self, folder: Path) -> dict[str, Any]:
+        """Write files of the router's own into ``folder`` and return what ``config.json`` says of them."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def load_more(cls, folder: Path, config: dict[str, Any], tokenizer: TextTokenizer) -> Self:
+        """Return an unfitted router with the saved settings."""
