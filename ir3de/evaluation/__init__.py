@@ -1,1 +1,1 @@
-""""""
+"""Choosing on validation data, and the verdict on test data."""
