@@ -1,0 +1,104 @@
+"""Reports the verdict of ``test``: console, CSV, JSON, PNG, the router's card, and the loggers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from ir3de.evaluation.card import write_card
+from ir3de.evaluation.choose import choose_on_validation
+from ir3de.evaluation.figures import save_confusion_matrix, save_expert_perplexity
+from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
+from ir3de.evaluation.verdict import Verdict, make_verdict
+from ir3de.modules.router_module import RouterModule
+from ir3de.routers import Router
+from ir3de.types import Batch, RoutingDecision
+
+CONFUSION, PERPLEXITY = "confusion_matrix.png", "expert_perplexity.png"
+
+
+class ReportVerdict(Callback):
+    """Looks decisions up in the loss table: for the run's router, its siblings, and the references.
+
+    Siblings are what the same fit gives for nothing (the other selectors, naive Bayes); what they leave open is chosen
+    on validation data here.
+
+    Args:
+        seed: Draws the random router.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self._routers: dict[str, Router] = {}
+        self._decisions: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = _module(pl_module)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        siblings = module.router.siblings()
+        for sibling in siblings.values():
+            choose_on_validation(sibling, data.val_dataloader(), num_domains=data.num_domains)
+        self._routers = {router.display_name: router for router in siblings.values()}
+        self._decisions = {name: [] for name in (module.router.display_name, *self._routers)}
+
+    def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Mapping[str, RoutingDecision],
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        own = _module(pl_module).router.display_name
+        self._decisions[own].append((batch["index"], outputs["decision"].expert_B))
+        for name, router in self._routers.items():
+            if name != own:
+                expert_B = router.decide(batch["input_ids"], batch["attention_mask"]).expert_B
+                self._decisions[name].append((batch["index"], expert_B))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = _module(pl_module)
+        assert module.losses is not None, "the loss table is made before the test begins"
+        num_sequences = len(module.losses.tokens_N)
+        decisions = {name: _gather(parts, num_sequences) for name, parts in self._decisions.items()}
+        verdict = make_verdict(decisions, module.losses, seed=self.seed)
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            write_tables(verdict, folder)
+            save_confusion_matrix(verdict, folder / CONFUSION)
+            save_expert_perplexity(verdict, folder / PERPLEXITY)
+            if (folder / "router").is_dir():
+                write_card(folder / "router", verdict=verdict)
+            _log(trainer, verdict, folder)
+            print_verdict(verdict)
+
+
+def _gather(parts: list[tuple[Tensor, Tensor]], num_sequences: int) -> Tensor:
+    expert_N = torch.full((num_sequences,), -1)
+    for index_B, expert_B in parts:
+        expert_N[index_B.cpu()] = expert_B.cpu()
+    missing = int((expert_N < 0).sum())
+    if missing:
+        raise ValueError(
+            f"The verdict needs a decision for each of {num_sequences} test sequences, but {missing} were not routed."
+            " Run `test` on one device and without `trainer.limit_test_batches`."
+        )
+    return expert_N
+
+
+def _log(trainer: Trainer, verdict: Verdict, folder: Path) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(flat_metrics(verdict))
+        if isinstance(logger, WandbLogger):
+            logger.log_image("figures", [str(folder / CONFUSION), str(folder / PERPLEXITY)])
+            columns, rows = verdict_table(verdict)
+            logger.log_table("verdict", columns=columns, data=rows)
+
+
+def _module(pl_module: LightningModule) -> RouterModule:
+    assert isinstance(pl_module, RouterModule), "ReportVerdict is listed for RouterModule"
+    return pl_module

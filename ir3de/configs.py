@@ -1,0 +1,92 @@
+"""Configs by name: found in the working directory or in ``configs/``, and composed of parts."""
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PARTS = ("data", "experts", "model", "trainer")
+SUFFIXES = (".yaml", ".yml")
+SHIPPED = Path(__file__).resolve().parents[1] / "configs"
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"the key `{twice[0]}` stands twice{node.start_mark}; give each a name of its own")
+        return super().construct_mapping(node, deep)
+
+
+def find_config(name: str, *, beside: Path | None = None) -> Path:
+    """Return the config that ``name`` means: as given, beside the file that names it, or in ``configs/``.
+
+    Raises:
+        FileNotFoundError: if there is none; the nearest names are listed.
+    """
+    folders = [Path(), *([beside] if beside else []), Path("configs"), SHIPPED]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    known = sorted({str(p.relative_to(f)) for f in folders[1:] for p in f.rglob("*.yaml")} if folders[1:] else set())
+    near = get_close_matches(name, known, n=3) or known
+    raise FileNotFoundError(
+        f"Found no config `{name}` in the working directory or in configs/. There are: {', '.join(near)}."
+    )
+
+
+def load_config(name: str) -> dict[str, Any]:
+    """Return the config called ``name`` with its parts (``model: routers/ir3de.yaml``) put in their places.
+
+    Raises:
+        FileNotFoundError: if it, or a part, is not found.
+        ValueError: if a file is not a mapping, not YAML, or has a key twice.
+    """
+    path = find_config(name)
+    config = _read(path)
+    for part in PARTS:
+        value = config.get(part)
+        if isinstance(value, str) and value.endswith(SUFFIXES):
+            config[part] = _read(find_config(value, beside=path.parent))
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if key in ("module", "trainer") and isinstance(inner, str) and inner.endswith(SUFFIXES):
+                    value[key] = _read(find_config(inner, beside=path.parent))
+    return config
+
+
+def inline_parts(arguments: Sequence[str]) -> list[str]:
+    """Rewrite ``--model routers/mlp.yaml`` as the config that it stands for, so that parts are found by name too."""
+    rewritten: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        option, equals, value = argument.partition("=")
+        if option.removeprefix("--") not in PARTS or not option.startswith("--"):
+            rewritten.append(argument)
+            continue
+        if not equals:
+            value = rest.pop(0) if rest else ""
+        if value.endswith(SUFFIXES):
+            rewritten += ["--config", json.dumps({option.removeprefix("--"): _read(find_config(value))})]
+        else:
+            rewritten += [option, value]
+    return rewritten
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.load(path.read_text(), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{path}` is not valid YAML: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"In `{path}`, {error}.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"Expected `{path}` to be a mapping of keys to values, but got {type(config).__name__}.")
+    return config

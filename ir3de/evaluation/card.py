@@ -1,0 +1,58 @@
+"""The card of a saved router: what it is, how it was fitted, and its numbers."""
+
+import json
+from pathlib import Path
+
+from ir3de.evaluation.report import UNITS
+from ir3de.evaluation.verdict import Verdict
+from ir3de.files import replace_file
+
+
+def write_card(folder: Path, *, verdict: Verdict | None) -> None:
+    """Write ``README.md`` into a saved router's folder, with the numbers of ``verdict`` where there is one."""
+    config = json.loads((folder / "config.json").read_text())
+    shown = {**config["settings"], **{f"{name} in force": value for name, value in config["chosen"].items()}}
+    lines = [
+        "---",
+        "library_name: ir3de",
+        "tags: [routing, ir3de]",
+        "---",
+        f"# {config['router']} over {len(config['experts'])} experts",
+        "",
+        "Picks one expert for each prompt from its token ids alone; no language model is needed.",
+        "",
+        "```python",
+        f"from ir3de.routers import {config['router']}",
+        "",
+        f'router = {config["router"]}.from_pretrained("{folder.name}")',
+        'router.route(["your prompt"]).names',
+        "```",
+        "",
+        "| expert | training tokens |",
+        "| --- | ---: |",
+        *(f"| {name} | {config['tokens'][name]:,} |" for name in config["experts"]),
+        "",
+        "| setting | value |",
+        "| --- | --- |",
+        *(f"| {name} | {json.dumps(value)} |" for name, value in shown.items()),
+        f"| tokenizer | {config['tokenizer'][:16]}… |",
+    ]
+    if "embeddings" in config:
+        table = config["embeddings"]
+        lines.append(f"| embedding table | {table['source']}, {table['shape']}, {table['fingerprint'][:16]}… |")
+    lines += ["", *(_numbers(verdict) if verdict else ["Not tested yet: run `python main.py test`."]), ""]
+    replace_file(folder / "README.md", "\n".join(lines).encode())
+
+
+def _numbers(verdict: Verdict) -> list[str]:
+    titles = [title.replace("\n", " ") for title in UNITS.values()]
+    lines = [
+        f"On {sum(verdict.sequences.values()):,} held-out sequences:",
+        "",
+        "| router | " + " | ".join(titles) + " |",
+        "| --- |" + " ---: |" * len(titles),
+    ]
+    for row in [*verdict.routers, *verdict.references]:
+        values = [getattr(row, name) for name in UNITS]
+        lines.append(f"| {row.router} | " + " | ".join("" if v is None else f"{v:.4g}" for v in values) + " |")
+    return lines
