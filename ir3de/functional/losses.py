@@ -1,0 +1,68 @@
+"""Negative log-likelihood of sequences, without logits for a whole batch.
+
+Shape suffixes: B sequences, T tokens, D hidden features, V vocabulary entries, M targets that count.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
+
+
+def next_token_nll(
+    hidden_BTD: Tensor, head_VD: Tensor, input_ids_BT: Tensor, attention_mask_BT: Tensor, *, chunk_rows: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Sum the next-token loss of each sequence, in nats: ``(B,)`` float64, with its ``(B,)`` int64 target counts.
+
+    A token is a target if it and the one before it are real, so padding never counts, on either side.
+    Logits exist for ``chunk_rows`` positions at a time, in float32; with gradients they are computed again
+    in the backward pass, so that they are never all kept.
+
+    Args:
+        hidden_BTD: ``(B, T, D)`` last hidden states, of any floating type.
+        head_VD: ``(V, D)`` output embeddings, of the same type.
+        input_ids_BT: ``(B, T)`` int64.
+        attention_mask_BT: ``(B, T)``, true where a token is real.
+        chunk_rows: Positions whose logits exist at once.
+
+    Raises:
+        ValueError: if ``chunk_rows`` is not positive.
+    """
+    if chunk_rows < 1:
+        raise ValueError(f"Expected `chunk_rows` to be at least 1, but got {chunk_rows}.")
+    counts_BT, targets_M = _targets(input_ids_BT, attention_mask_BT)
+    hidden_MD = hidden_BTD[:, :-1][counts_BT]
+    kept = torch.is_grad_enabled() and (hidden_MD.requires_grad or head_VD.requires_grad)
+    parts = []
+    for rows_D, targets in zip(hidden_MD.split(chunk_rows), targets_M.split(chunk_rows), strict=True):
+        if kept:
+            parts.append(checkpoint(_rows_nll, rows_D, head_VD, targets, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(_rows_nll(rows_D, head_VD, targets))
+    return _per_sequence(torch.cat(parts) if parts else hidden_MD.new_zeros(0), counts_BT)
+
+
+def nll_of_logits(logits_BTV: Tensor, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Do as ``next_token_nll`` from ``(B, T, V)`` logits, for models whose head is more than one matrix."""
+    counts_BT, targets_M = _targets(input_ids_BT, attention_mask_BT)
+    nll_M = cross_entropy(logits_BTV[:, :-1][counts_BT].float(), targets_M, reduction="none")
+    return _per_sequence(nll_M, counts_BT)
+
+
+def _targets(input_ids_BT: Tensor, attention_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    real_BT = attention_mask_BT.bool()
+    counts_BT = real_BT[:, :-1] & real_BT[:, 1:]
+    return counts_BT, input_ids_BT[:, 1:][counts_BT]
+
+
+def _rows_nll(hidden_MD: Tensor, head_VD: Tensor, targets_M: Tensor) -> Tensor:
+    return cross_entropy(linear(hidden_MD, head_VD).float(), targets_M, reduction="none")
+
+
+def _per_sequence(nll_M: Tensor, counts_BT: Tensor) -> tuple[Tensor, Tensor]:
+    if nll_M.device.type == "mps":  # which has no float64
+        nll_M, counts_BT = nll_M.cpu(), counts_BT.cpu()
+    # A masked write and a row sum, since `index_add_` adds in no fixed order on a GPU.
+    nll_BT = torch.zeros(counts_BT.shape, dtype=torch.float64, device=nll_M.device)
+    nll_BT = nll_BT.masked_scatter(counts_BT, nll_M.double())
+    return nll_BT.sum(1), counts_BT.sum(1)
