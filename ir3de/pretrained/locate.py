@@ -4,7 +4,13 @@ from importlib import metadata
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 PACKAGE_PREFIX = "package:"
 
@@ -39,10 +45,10 @@ def fetch(repository: str, file: str) -> Path | None:
     """
     try:
         return Path(hf_hub_download(repository, file))
-    except EntryNotFoundError as error:
-        if "offline" not in str(error).lower() and "outgoing traffic" not in str(error).lower():
-            return None
+    except LocalEntryNotFoundError as error:  # neither cached nor reachable; a subclass of the next one
         raise ValueError(unreachable(repository)) from error
+    except EntryNotFoundError:
+        return None
     except (OSError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
         raise ValueError(unreachable(repository)) from error
 

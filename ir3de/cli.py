@@ -1,0 +1,233 @@
+"""The command line: named configs, subcommands, and one sentence for every user's mistake."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ActionConfigFile
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+from ir3de.configs import inline_parts, load_config
+from ir3de.data.datamodule import DomainDataModule
+from ir3de.files import replace_file
+from ir3de.modules.router_module import RouterModule
+from ir3de.modules.train_experts import ExpertRecipe
+from ir3de.routers import TokenTableRouter, load_router
+from ir3de.runs import RunFolder
+from ir3de.suggestions import with_suggestion
+from ir3de.trainer import Experts, RouterTrainer
+
+TRACEBACK = "IR3DE_TRACEBACK"
+# What the stages of expert training set themselves.
+STAGE_ARGUMENTS = {"callbacks", "logger", "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time"}
+STAGE_ARGUMENTS |= {"default_root_dir", "enable_checkpointing", "limit_train_batches", "reload_dataloaders_every_n_epochs"}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """How a run is tracked by Weights & Biases.
+
+    Args:
+        mode: `offline` writes a run that `wandb sync` uploads, `online` needs an account, `disabled` writes none.
+        project: The project that runs belong to.
+        entity: The team or user; null is the account's default.
+    """
+
+    mode: Literal["offline", "online", "disabled"] = "disabled"
+    project: str = "ir3de"
+    entity: str | None = None
+
+
+class NamedConfig(ActionConfigFile):
+    """``--config quickstart.yaml``, found by name, with its parts in place."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        inline = values.lstrip().startswith("{")  # what ``inline_parts`` made of a part
+        try:
+            config = json.loads(values) if inline else load_config(values)
+            known = {action.dest.split(".")[0] for action in parser._actions}
+            for key in config:
+                if key not in known:
+                    raise ValueError(with_suggestion(f"No action for key '{key}'", parser))
+            super().__call__(parser, cfg, json.dumps(config), option_string)
+        except (OSError, ValueError, TypeError) as error:
+            where = "" if inline else f"in config {values}: "
+            raise argparse.ArgumentError(None, f"{where}{error}") from error
+
+
+class RouterParser(LightningArgumentParser):
+    """Parses without abbreviations, and names the nearest valid key when one is unknown."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        super().error(with_suggestion(message, self), ex)
+
+
+class RouterCLI(LightningCLI):
+    """``fit``, ``validate``, ``test``, ``predict``, ``train-experts`` and ``losses`` over one YAML."""
+
+    trainer: RouterTrainer
+    datamodule: DomainDataModule
+    model: RouterModule
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            RouterModule,
+            DomainDataModule,
+            trainer_class=RouterTrainer,
+            parser_class=RouterParser,
+            seed_everything_default=42,
+            save_config_callback=None,  # the resolved config goes into the run's folder, see ``_save_config``
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=NamedConfig, help="A config's name or path; may be repeated.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str, default="unnamed", help="The run's name: its folder is RUNS/NAME.")
+        parser.add_argument("--runs", type=str, default="runs", help="The folder that all runs are written to.")
+        parser.add_argument(
+            "--experts.bank",
+            type=str | dict[str, str] | None,
+            default=None,
+            help="Where the experts are: a folder with one per domain, or a mapping from each domain to a folder or "
+            "hub id. Null: RUNS/NAME/experts, where train-experts puts them.",
+        )
+        parser.add_class_arguments(ExpertRecipe, "experts.module")
+        parser.add_class_arguments(
+            Trainer, "experts.trainer", instantiate=False, fail_untyped=False, skip=STAGE_ARGUMENTS
+        )
+        parser.add_class_arguments(Tracking, "wandb")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return every subcommand with the arguments that are not the user's."""
+        own = {"train-experts": {"model", "datamodule"}, "losses": {"model", "datamodule"}}
+        return LightningCLI.subcommands() | own
+
+    def instantiate_trainer(self, **kwargs: Any) -> RouterTrainer:
+        """Build the trainer on this run's folder, with CSV and W&B loggers unless the config names others."""
+        name, runs = self._get(self.config_init, "name"), Path(self._get(self.config_init, "runs"))
+        if self.subcommand == "fit":
+            self.run = RunFolder.create(runs, name)
+        elif self.subcommand in ("validate", "test", "predict"):
+            self.run = RunFolder.newest(runs, name)
+        else:
+            self.run = RunFolder(runs / name / "experts")
+        if self._get(self.config_init, "trainer").get("logger") in (None, True):
+            kwargs["logger"] = self._loggers(name)
+        trainer = super().instantiate_trainer(default_root_dir=str(self.run.path), **kwargs)
+        assert isinstance(trainer, RouterTrainer)
+        trainer.experts = Experts(
+            bank=self._get(self.config_init, "experts.bank"),
+            recipe=self._get(self.config_init, "experts.module"),
+            trainer_arguments=self._get(self.config_init, "experts.trainer"),
+            folder=runs / name / "experts",
+        )
+        return trainer
+
+    def before_fit(self) -> None:
+        self._save_config("config.yaml")
+        self.datamodule.router_tokenizer = self.model.router.tokenizer
+
+    def after_fit(self) -> None:
+        self._finish("python main.py test", "router", "validation_choices.csv")
+
+    def before_validate(self) -> None:
+        self._load_router()
+
+    def before_predict(self) -> None:
+        self._load_router()
+
+    def after_predict(self) -> None:
+        self._finish(None, "predictions.csv")
+
+    def before_test(self) -> None:
+        self._load_router()
+        self.model.losses = self.trainer.experts.losses(self.datamodule)
+
+    def after_test(self) -> None:
+        self._finish("python main.py predict", "results.csv", "results.json", "confusion_matrix.png", "expert_perplexity.png")
+
+    def _load_router(self) -> None:
+        """Put the run's router in the place of the config's, which must not say otherwise."""
+        self._save_config(f"config.{self.subcommand}.yaml")
+        saved, asked = load_router(self.run.path / "router"), self.model.router
+        if isinstance(asked, TokenTableRouter):
+            differing = [
+                f"`{key}` {saved.settings().get(key)} there, {value} here"
+                for key, value in asked.settings().items()
+                if type(saved) is type(asked) and saved.settings().get(key) != value
+            ]
+            if type(saved) is not type(asked):
+                differing = [f"a {type(saved).__name__} there, a {type(asked).__name__} here"]
+            if differing:
+                raise ValueError(
+                    f"The router in `{self.run.path}` was fitted with another config ({'; '.join(differing)})."
+                    " Fit again with this config, or use that one."
+                )
+        self.model.router = saved
+        self.datamodule.router_tokenizer = saved.tokenizer
+
+    def _loggers(self, name: str) -> list[Logger]:
+        loggers: list[Logger] = [CSVLogger(str(self.run.path), name="logs", version=self.subcommand)]
+        tracking: Tracking = self._get(self.config_init, "wandb")
+        if tracking.mode != "disabled":
+            self.run.path.mkdir(parents=True, exist_ok=True)
+            loggers.append(
+                WandbLogger(
+                    name=f"{name}/{self.subcommand}",
+                    save_dir=str(self.run.path),
+                    offline=tracking.mode == "offline",
+                    project=tracking.project,
+                    entity=tracking.entity,
+                    group=name,
+                    job_type=self.subcommand,
+                )
+            )
+        return loggers
+
+    @rank_zero_only
+    def _save_config(self, file: str) -> None:
+        config = self._parser(self.subcommand).dump(self.config[str(self.subcommand)], skip_none=False)
+        replace_file(self.run.path / file, config.encode())
+
+    @rank_zero_only
+    def _finish(self, next_command: str | None, *files: str) -> None:
+        self.run.publish()
+        console = Console(highlight=False, soft_wrap=True)
+        for file in files:
+            if (self.run.path / file).exists():
+                console.print(f"[green]written[/green] {self.run.path / file}")
+        if next_command:
+            config = self.run.path.parent / "config.yaml"
+            console.print(f"next: {next_command} --config {config}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends with one sentence and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        RouterCLI(inline_parts(arguments))
+    except (ValueError, OSError, MisconfigurationException) as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)

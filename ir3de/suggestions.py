@@ -1,0 +1,60 @@
+"""The nearest valid key, for an error about an unknown one."""
+
+import inspect
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
+
+from jsonargparse import ArgumentParser
+from lightning import Callback
+
+from ir3de.data.sources import Source
+from ir3de.routers import Router
+
+UNKNOWN = re.compile(
+    r"unrecognized arguments: --(?P<option>[^\s=]+)"
+    r"|Group '(?P<group>[^']+)' does not accept (?:option|nested key) '(?P<member>[^']+)'"
+    r"|Option '(?P<init>[^']+)' is not accepted"
+    r"|Expected a dot import path string: (?P<cls>\w+)"
+    r"|No action for key \"?'?(?P<key>[\w.]+)"
+)
+CLASS_PATH = re.compile(r"class_path '([\w.]+)'")
+
+
+def with_suggestion(message: str, parser: ArgumentParser) -> str:
+    """Return ``message``, with the nearest valid name added where it is about an unknown key or class."""
+    found = UNKNOWN.search(message)
+    if found is None:
+        return message
+    known = sorted({action.dest for action in parser._actions if action.dest})
+    if found["init"]:
+        class_path = CLASS_PATH.search(message)
+        name, known = found["init"], _parameters(class_path[1]) if class_path else []
+    elif found["cls"]:
+        name, known = found["cls"], _class_names((Router, Source, Callback))
+    elif found["group"]:
+        name = f"{found['group']}.{found['member']}"
+    else:
+        name = found["option"] or found["key"]
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    if not near:
+        group = name.rpartition(".")[0]
+        near_group = [key for key in known if group and key.startswith(f"{group}.")]
+        return f"{message}\nValid keys there: {', '.join(near_group)}." if near_group else message
+    return f"{message}\nThe nearest valid name is `{near[0]}`."
+
+
+def _parameters(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    return list(inspect.signature(getattr(import_module(module), name)).parameters)
+
+
+def _class_names(bases: Iterable[type]) -> list[str]:
+    names: set[str] = set()
+    waiting = list(bases)
+    while waiting:
+        cls = waiting.pop()
+        names.add(cls.__name__)
+        waiting += cls.__subclasses__()
+    return sorted(names)

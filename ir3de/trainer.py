@@ -1,0 +1,105 @@
+"""A Trainer whose methods are the subcommands: Lightning's own, and those for the experts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+
+from ir3de.data.datamodule import DomainDataModule
+from ir3de.experts.bank import ExpertBank
+from ir3de.experts.loss_table import LossTable
+from ir3de.modules.expert_losses import make_loss_table
+from ir3de.modules.router_module import RouterModule
+from ir3de.modules.train_experts import ExpertRecipe, train_experts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    """The experts of a run: trained here, or named by ``bank``, and the loss table of the test split under them.
+
+    ``trainer_arguments`` are those of ``experts.trainer``; ``folder`` is where trained experts are put.
+    """
+
+    bank: str | Mapping[str, str] | None
+    recipe: ExpertRecipe
+    trainer_arguments: Mapping[str, Any]
+    folder: Path
+
+    def train(self, data: DomainDataModule, *, domain: str | None) -> None:
+        """Train the trunk and every branch that is not finished, or one domain's.
+
+        Raises:
+            ValueError: if the config names experts that exist already, or a finished one was trained otherwise.
+        """
+        if self.bank is not None:
+            raise ValueError(f"`experts.bank` names experts that exist ({self.bank}). Set it to null to train them.")
+        data.prepare_data()
+        splits = {
+            split: {name: data.expert_blocks(split, domain=name) for name in data.domain_names}
+            for split in ("train", "validation")
+        }
+        train_experts(
+            self.recipe,
+            **splits,
+            tokenizer=data.expert_tokenizer,
+            folder=self.folder,
+            make_trainer=partial(Trainer, **self.trainer_arguments),
+            only=domain,
+        )
+
+    def losses(self, data: DomainDataModule) -> LossTable:
+        """Return the test split's losses under every expert, computed if they are not cached.
+
+        Raises:
+            FileNotFoundError: if an expert is missing.
+            ValueError: if an expert does not fit the data.
+        """
+        bank = self._bank(list(data.domain_names))
+        data.prepare_data()
+        bank.check_tokenizer(data.expert_tokenizer)
+        return make_loss_table(
+            bank,
+            data.expert_blocks("test"),
+            make_trainer=partial(Trainer, **self.trainer_arguments),
+            cache_dir=Path(data.cache_dir),
+            batch_size=self.recipe.batch_size,
+        )
+
+    def _bank(self, names: list[str]) -> ExpertBank:
+        if isinstance(self.bank, Mapping):
+            if sorted(self.bank) != sorted(names):
+                raise ValueError(f"Expected `experts.bank` to name an expert for each of {names}, but got {self.bank}.")
+            return ExpertBank({name: self.bank[name] for name in names})
+        return ExpertBank.from_folder(self.folder if self.bank is None else Path(self.bank), names)
+
+
+class RouterTrainer(Trainer):
+    """Lightning's Trainer for routers, and the commands that work on experts; ``experts`` is set by the CLI."""
+
+    experts: Experts
+
+    def train_experts(self, model: RouterModule, datamodule: DomainDataModule, domain: str | None = None) -> None:
+        """Train the experts: a trunk on all domains, then one branch per domain.
+
+        Args:
+            model: Not used.
+            datamodule: The domains.
+            domain: Train the expert of this domain only (and the trunk, if it is missing).
+        """
+        self.experts.train(datamodule, domain=domain)
+
+    def losses(self, model: RouterModule, datamodule: DomainDataModule) -> LossTable:
+        """Compute the loss of every test sequence under every expert, once, and cache it.
+
+        Args:
+            model: Not used.
+            datamodule: The domains.
+        """
+        return self.experts.losses(datamodule)
+
+
+# A subcommand is called as its method is, and commands are spelt with a dash.
+setattr(RouterTrainer, "train-experts", RouterTrainer.train_experts)

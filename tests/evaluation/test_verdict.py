@@ -1,0 +1,115 @@
+"""The verdict against plain look-ups, and the choice on validation data."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+
+from ir3de.evaluation.choose import choose_on_validation
+from ir3de.evaluation.figures import save_confusion_matrix, save_expert_perplexity
+from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
+from ir3de.evaluation.verdict import make_verdict
+from ir3de.experts.loss_table import LossTable
+from ir3de.routers import RidgeRouter
+from ir3de.statistics.token_counts import TokenCounts
+from tests.helpers.text import embeddings, pad
+
+NAMES = ("code", "law", "maths")
+
+
+def _losses(n=30, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens_N = torch.randint(5, 60, (n,), generator=generator)
+    per_token = 2 + torch.rand(n, 4, generator=generator, dtype=torch.float64)
+    domain_N = torch.arange(n) % 3
+    per_token[torch.arange(n), domain_N] -= 0.5
+    nll = per_token * tokens_N[:, None]
+    return LossTable(nll[:, :3].contiguous(), tokens_N, domain_N, NAMES, "key", nll[:, 3].contiguous())
+
+
+def _perplexity(losses, column, domain):
+    rows = [i for i in range(len(losses.tokens_N)) if losses.domain_N[i] == domain]
+    nll = sum(float(losses.nll_NE[i, column[i]]) for i in rows)
+    return math.exp(nll / sum(int(losses.tokens_N[i]) for i in rows))
+
+
+def test_rows_are_what_looking_up_gives():
+    losses = _losses()
+    expert_N = torch.randint(3, (30,), generator=torch.Generator().manual_seed(5))
+    verdict = make_verdict({"mine": expert_N}, losses, seed=0)
+    (row,) = verdict.routers
+    routed = [_perplexity(losses, expert_N.tolist(), d) for d in range(3)]
+    own = [_perplexity(losses, losses.domain_N.tolist(), d) for d in range(3)]
+    assert list(row.perplexity.values()) == pytest.approx(routed)
+    expected = sum(100 * o / r for o, r in zip(own, routed, strict=True)) / 3
+    assert row.normalized_performance == pytest.approx(expected)
+    assert row.routing_accuracy == pytest.approx(100 * float((expert_N == losses.domain_N).double().mean()))
+    assert sum(map(sum, row.confusion)) == 30
+    assert verdict.expert_perplexity["law"]["maths"] == pytest.approx(_perplexity(losses, [1] * 30, 2))
+
+
+def test_references_bound_the_routers():
+    losses = _losses()
+    verdict = make_verdict({"mine": losses.domain_N}, losses, seed=0)
+    by_name = {row.router.split(" (")[0]: row for row in verdict.references}
+    assert set(by_name) == {"oracle", "loss oracle", "best single expert", "average of the weights", "random"}
+    assert by_name["oracle"].normalized_performance == pytest.approx(100)
+    assert by_name["oracle"].routing_accuracy == 100
+    assert by_name["loss oracle"].regret == pytest.approx(0, abs=1e-12)
+    assert by_name["loss oracle"].normalized_performance >= 100
+    assert by_name["average of the weights"].routing_accuracy is None
+    assert by_name["best single expert"].routing_accuracy_mean == pytest.approx(100 / 3)
+    assert by_name["random"].normalized_performance < 100
+
+
+def test_the_random_router_follows_the_seed():
+    losses = _losses()
+    confusion = [make_verdict({}, losses, seed=seed).references[-1].confusion for seed in (1, 1, 2)]
+    assert confusion[0] == confusion[1] != confusion[2]
+
+
+def test_tables_files_and_loggers_have_the_same_numbers(tmp_path, capsys):
+    losses = _losses()
+    verdict = make_verdict({"ridge (k=1)": losses.domain_N, "bayes": losses.nll_NE.argmin(1)}, losses, seed=0)
+    write_tables(verdict, tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["router"] for row in rows[:2]] == ["ridge (k=1)", "bayes"]
+    saved = json.loads((tmp_path / "results.json").read_text())
+    flat = flat_metrics(verdict)
+    for row, entry in zip(rows, saved["routers"] + saved["references"], strict=True):
+        assert float(row["normalized_performance"]) == entry["normalized_performance"]
+    assert flat["test/ridge_k_1/normalized_performance"] == float(rows[0]["normalized_performance"])
+    columns, table = verdict_table(verdict)
+    assert len(columns) == len(table[0]) == 7 + 3
+    print_verdict(verdict)
+    assert "ridge" in capsys.readouterr().out
+
+
+def test_figures_are_pictures(tmp_path):
+    verdict = make_verdict({"mine": _losses().domain_N}, _losses(), seed=0)
+    save_confusion_matrix(verdict, tmp_path / "a.png")
+    save_expert_perplexity(verdict, tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_choice_is_the_best_on_validation_data_and_ties_go_to_the_first():
+    router = RidgeRouter(embeddings=embeddings(), selector="entropy_top_k")
+    counts_EV = torch.randint(0, 30, (2, 20), generator=torch.Generator().manual_seed(0))
+    router.fit(TokenCounts(("a", "b"), counts_EV, router.tokenizer.fingerprint))
+    ids_BT, mask_BT = pad(torch.randint(19, (40, 15), generator=torch.Generator().manual_seed(1)).tolist())
+    batch = {"input_ids": ids_BT, "attention_mask": mask_BT, "domain": torch.arange(40) % 2, "index": torch.arange(40)}
+    scored = choose_on_validation(router, [batch], num_domains=2)
+    assert [one.choice for one in scored] == router.choices()
+    accuracy = {}
+    for one in scored:
+        router.choose(one.choice)
+        right = router.decide(ids_BT, mask_BT).expert_B == batch["domain"]
+        accuracy[one.choice["k"]] = one.routing_accuracy_mean
+        assert one.routing_accuracy_mean == pytest.approx(100 * float(right.double().mean()))
+    choose_on_validation(router, [batch], num_domains=2)
+    best = max(accuracy.values())
+    assert router.k == next(k for k, value in accuracy.items() if value == best)

@@ -1,0 +1,51 @@
+"""Imports flow one way: main.py → callbacks → ir3de, and within ir3de from outer parts to inner ones."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LEVELS = {
+    "types": 0, "files": 0,
+    "functional": 1, "pretrained": 1,
+    "statistics": 2, "experts": 2, "metrics": 2, "data": 2,
+    "routers": 3,
+    "modules": 4,
+    "evaluation": 5, "runs": 5, "configs": 5, "trainer": 5, "suggestions": 5,
+    "cli": 6,
+}  # fmt: skip
+FILES = sorted(ROOT.glob("ir3de/**/*.py")) + sorted(ROOT.glob("callbacks/*.py"))
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            pytest.fail(f"{path} has a relative import")
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_inwards(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    for module in _imports(path):
+        top, _, rest = module.partition(".")
+        if parts[0] == "ir3de":
+            assert top not in ("callbacks", "main", "tests"), f"{path} imports {module}"
+            if top == "ir3de" and rest and len(parts) > 1 and parts[1] != "__init__":
+                mine, theirs = parts[1], rest.split(".")[0]
+                assert mine == theirs or LEVELS[theirs] < LEVELS[mine], (
+                    f"{path} (level {LEVELS[mine]}) imports {module}"
+                )
+        else:
+            assert top not in ("main", "tests"), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_begin_with_a_docstring_and_stay_short(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)) is not None
+    assert text.count("\n") <= 310, "is there a second idea in it that wants its own file?"
