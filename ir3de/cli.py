@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ActionConfigFile
 from lightning import Trainer
@@ -71,8 +71,9 @@ class RouterParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        super().error(with_suggestion(message, self), ex)
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, without the usage of several hundred options, and exit with status 2."""
+        self.exit(2, f"error: {with_suggestion(message, self)}\ntip: {self.prog} --help lists every key.\n")
 
 
 class RouterCLI(LightningCLI):
@@ -94,6 +95,9 @@ class RouterCLI(LightningCLI):
             load_from_checkpoint_support=False,
             args=args,
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(**kwargs)

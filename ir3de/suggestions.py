@@ -15,19 +15,21 @@ from ir3de.routers import Router
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<option>[^\s=]+)"
     r"|Group '(?P<group>[^']+)' does not accept (?:option|nested key) '(?P<member>[^']+)'"
+    r"|Subcommand '[^']+' does not accept option '(?P<sub>[^']+)'"
     r"|Option '(?P<init>[^']+)' is not accepted"
     r"|Expected a dot import path string: (?P<cls>\w+)"
     r"|No action for key \"?'?(?P<key>[\w.]+)"
 )
+NEAREST = "The nearest valid name is"
 CLASS_PATH = re.compile(r"class_path '([\w.]+)'")
 
 
 def with_suggestion(message: str, parser: ArgumentParser) -> str:
     """Return ``message``, with the nearest valid name added where it is about an unknown key or class."""
     found = UNKNOWN.search(message)
-    if found is None:
+    if found is None or NEAREST in message:
         return message
-    known = sorted({action.dest for action in parser._actions if action.dest})
+    known = sorted(_keys(parser))
     if found["init"]:
         class_path = CLASS_PATH.search(message)
         name, known = found["init"], _parameters(class_path[1]) if class_path else []
@@ -36,13 +38,21 @@ def with_suggestion(message: str, parser: ArgumentParser) -> str:
     elif found["group"]:
         name = f"{found['group']}.{found['member']}"
     else:
-        name = found["option"] or found["key"]
+        name = found["option"] or found["sub"] or found["key"]
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     if not near:
         group = name.rpartition(".")[0]
         near_group = [key for key in known if group and key.startswith(f"{group}.")]
         return f"{message}\nValid keys there: {', '.join(near_group)}." if near_group else message
-    return f"{message}\nThe nearest valid name is `{near[0]}`."
+    return f"{message}\n{NEAREST} `{near[0]}`."
+
+
+def _keys(parser: ArgumentParser) -> set[str]:
+    keys = {action.dest for action in parser._actions if action.dest}
+    for action in parser._actions:  # the main parser's keys are its subcommands'
+        for subparser in (getattr(action, "_name_parser_map", None) or {}).values():
+            keys |= _keys(subparser)
+    return keys
 
 
 def _parameters(class_path: str) -> list[str]:
