@@ -1,1 +1,1 @@
-""""""
+"""The bank of experts: presets and recipe, loading, the average of weights, the loss table."""

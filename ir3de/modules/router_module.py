@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from ir3de.experts.loss_table import LossTable
 from ir3de.metrics import RoutingConfusion
 from ir3de.routers import Router
 from ir3de.types import Batch, RoutingDecision
@@ -34,6 +35,7 @@ class RouterModule(LightningModule):
         # Lightning's automatic optimization wants a loss from every step, and counting has none.
         self.automatic_optimization = not router.closed_form
         self.confusion: RoutingConfusion | None = None
+        self.losses: LossTable | None = None  # of the test split, put here before ``test``
 
     def training_step(self, batch: Batch) -> Tensor | None:
         """Return the cross entropy of the router's scores, or nothing where a callback counts the batch."""

@@ -1,0 +1,185 @@
+"""A split as a map-style data set that is gathered many rows at a time, and the order in which rows are taken."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torch.utils.data.distributed import DistributedSampler
+
+from ir3de.data.cache import SequenceFile
+from ir3de.types import Batch
+
+NO_ROW = -1  # a row that is not there: fully masked
+
+
+class BlockDataset(Dataset[Batch]):
+    """The sequences of a split, domain after domain.
+
+    Args:
+        files: one file of sequences per domain.
+        domains: the number of each file's domain.
+        digests: the content hash of each file.
+        names: the names of all domains, in order.
+        masked_id: a token id that is not text (the separator of packed documents), masked in every batch.
+        with_text: whether batches carry the text.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        domains: Sequence[int],
+        digests: Sequence[str],
+        names: Sequence[str],
+        masked_id: int | None = None,
+        with_text: bool = False,
+    ) -> None:
+        self._files = [SequenceFile(file) for file in files]
+        self._domains = list(domains)
+        self._starts = np.cumsum([0, *(len(file) for file in self._files)])
+        self._masked_id = masked_id
+        self._with_text = with_text
+        if with_text and not all(file.has_text for file in self._files):
+            raise ValueError(
+                "Expected text beside the token ids, but a domain is already tokenized. Set `with_text: false`,"
+                " or give that domain as text."
+            )
+        identity = json.dumps([list(names), self._domains, list(digests), masked_id])
+        self.fingerprint: str = hashlib.sha256(identity.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int | Sequence[int]) -> Batch:
+        return self.__getitems__([index] if isinstance(index, int) else index)
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """Gather rows into one batch; ``NO_ROW`` gives a row that is fully masked."""
+        index_B = np.asarray(indices, dtype=np.int64)
+        file_B = np.searchsorted(self._starts, index_B, side="right") - 1
+        parts = [(int(k), np.flatnonzero(file_B == k)) for k in np.unique(file_B) if k >= 0]
+        width = max([self._width(k, index_B[places]) for k, places in parts], default=1)
+        whole = len(parts) == 1 and len(parts[0][1]) == len(index_B)
+        ids_BT = np.empty((0, 0), dtype=np.int32) if whole else np.zeros((len(index_B), width), dtype=np.int32)
+        length_B = np.zeros(len(index_B), dtype=np.int64)
+        domain_B = np.zeros(len(index_B), dtype=np.int64)
+        text_B = [""] * len(index_B)
+        for k, places in parts:
+            file, rows = self._files[k], index_B[places] - self._starts[k]
+            gathered = file.gather(rows, width)
+            if whole:
+                ids_BT = gathered
+            else:
+                ids_BT[places] = gathered
+            length_B[places] = file.length_N[rows]
+            domain_B[places] = self._domains[k]
+            if self._with_text:
+                for place, text in zip(places.tolist(), file.texts(rows), strict=True):
+                    text_B[place] = text
+        mask_BT = _mask(length_B, width)
+        full = bool((length_B == width).all())
+        ids = torch.from_numpy(ids_BT.astype(np.int64))
+        if not full:
+            ids.masked_fill_(~mask_BT, 0)
+        if self._masked_id is not None:
+            mask_BT &= ids != self._masked_id
+        batch: Batch = {
+            "input_ids": ids,
+            "attention_mask": mask_BT,
+            "domain": torch.from_numpy(domain_B),
+            "index": torch.from_numpy(index_B),
+        }
+        if self._with_text:
+            batch["text"] = text_B
+        return batch
+
+    def texts(self, indices: Sequence[int]) -> list[str]:
+        """Return the text of rows, whether or not batches carry it.
+
+        Raises:
+            ValueError: if a row came as token ids.
+        """
+        index_B = np.asarray(indices, dtype=np.int64)
+        found = [""] * len(index_B)
+        file_B = np.searchsorted(self._starts, index_B, side="right") - 1
+        for k in np.unique(file_B).tolist():
+            if not self._files[k].has_text:
+                raise ValueError("Expected rows with text, but their domain is already tokenized.")
+            places = np.flatnonzero(file_B == k)
+            for place, text in zip(places, self._files[k].texts(index_B[places] - self._starts[k]), strict=True):
+                found[int(place)] = text
+        return found
+
+    def documents(self) -> np.ndarray:
+        """Return the number of the first document of every row within its source, ``(N,)`` int64."""
+        return np.concatenate([file.document_N for file in self._files])
+
+    def domains(self) -> np.ndarray:
+        """Return the domain of every row, ``(N,)`` int64."""
+        return np.repeat(self._domains, np.diff(self._starts))
+
+    def num_tokens(self) -> int:
+        """Return the number of real tokens, separators included."""
+        return sum(int(file.length_N.sum()) for file in self._files)
+
+    def _width(self, k: int, index: np.ndarray) -> int:
+        file = self._files[k]
+        return file.width if file.width is not None else int(file.length_N[index - self._starts[k]].max())
+
+
+class RowsInOrder(Sampler[list[int]]):
+    """Consecutive rows, ``batch_size`` at a time; the last batch may be shorter."""
+
+    def __init__(self, num_rows: int, batch_size: int) -> None:
+        self._num_rows = num_rows
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(self._num_rows / self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(0, self._num_rows, self._batch_size):
+            yield list(range(first, min(first + self._batch_size, self._num_rows)))
+
+
+class ShardedRows(DistributedSampler[list[int]]):
+    """Each row once per epoch over all processes, in equally many batches for each.
+
+    What is missing to a multiple of the number of processes is filled with fully masked rows (``NO_ROW``), which
+    weigh nothing, where Lightning's own sampler would repeat rows. Being a DistributedSampler, Lightning keeps it.
+    """
+
+    def __init__(
+        self, num_rows: int, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(range(num_rows), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self._num_rows = num_rows
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(self._num_rows / self.num_replicas) / self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = np.arange(self._num_rows)
+        if self.shuffle:
+            rows = np.random.default_rng([self.seed, self.epoch]).permutation(self._num_rows)
+        missing = -self._num_rows % self.num_replicas
+        mine = np.concatenate([rows, np.full(missing, NO_ROW)])[self.rank :: self.num_replicas]
+        for first in range(0, len(mine), self._batch_size):
+            yield mine[first : first + self._batch_size].tolist()
+
+
+def same_batch(batch: Any) -> Any:
+    """Return what the data set has already put together."""
+    return batch
+
+
+def _mask(length_B: np.ndarray, width: int) -> Tensor:
+    return torch.arange(width)[None] < torch.from_numpy(length_B)[:, None]
