@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -15,7 +16,7 @@ from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, 
 from ir3de.evaluation.verdict import Verdict, make_verdict
 from ir3de.modules.router_module import RouterModule
 from ir3de.routers import Router
-from ir3de.types import Batch, RoutingDecision
+from ir3de.types import Batch
 
 CONFUSION, PERPLEXITY = "confusion_matrix.png", "expert_perplexity.png"
 
@@ -48,11 +49,12 @@ class ReportVerdict(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Mapping[str, RoutingDecision],
+        outputs: Tensor | Mapping[str, Any] | None,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        assert isinstance(outputs, Mapping), "RouterModule.test_step returns the decision"
         own = _module(pl_module).router.display_name
         self._decisions[own].append((batch["index"], outputs["decision"].expert_B))
         for name, router in self._routers.items():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from ir3de.evaluation.card import write_card
 from ir3de.modules.router_module import RouterModule

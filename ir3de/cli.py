@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.console import Console
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ir3de.configs import inline_parts, load_config
+from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
@@ -30,7 +30,12 @@ from ir3de.trainer import Experts, RouterTrainer
 TRACEBACK = "IR3DE_TRACEBACK"
 # What the stages of expert training set themselves.
 STAGE_ARGUMENTS = {"callbacks", "logger", "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time"}
-STAGE_ARGUMENTS |= {"default_root_dir", "enable_checkpointing", "limit_train_batches", "reload_dataloaders_every_n_epochs"}
+STAGE_ARGUMENTS |= {
+    "default_root_dir",
+    "enable_checkpointing",
+    "limit_train_batches",
+    "reload_dataloaders_every_n_epochs",
+}
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,9 @@ class RouterCLI(LightningCLI):
         self.model.losses = self.trainer.experts.losses(self.datamodule)
 
     def after_test(self) -> None:
-        self._finish("python main.py predict", "results.csv", "results.json", "confusion_matrix.png", "expert_perplexity.png")
+        self._finish(
+            "python main.py predict", "results.csv", "results.json", "confusion_matrix.png", "expert_perplexity.png"
+        )
 
     def _load_router(self) -> None:
         """Put the run's router in the place of the config's, which must not say otherwise."""
@@ -216,22 +223,23 @@ class RouterCLI(LightningCLI):
     @rank_zero_only
     def _finish(self, next_command: str | None, *files: str) -> None:
         self.run.publish()
-        console = Console(highlight=False, soft_wrap=True)
+        out = console()
         for file in files:
             if (self.run.path / file).exists():
-                console.print(f"[green]written[/green] {self.run.path / file}")
+                out.print(f"[green]written[/green] {self.run.path / file}", soft_wrap=True)
         if next_command:
             config = self.run.path.parent / "config.yaml"
-            console.print(f"next: {next_command} --config {config}")
+            out.print(f"next: {next_command} --config {config}", soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends with one sentence and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    quieten()
     try:
         RouterCLI(inline_parts(arguments))
     except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 PARTS = ("data", "experts", "model", "trainer")
 SUFFIXES = (".yaml", ".yml")
@@ -17,7 +17,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which a key that stands twice is an error, not the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
             raise ValueError(f"the key `{twice[0]}` stands twice{node.start_mark}; give each a name of its own")
@@ -82,7 +82,7 @@ def inline_parts(arguments: Sequence[str]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.load(path.read_text(), Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        config = yaml.load(path.read_text(), Loader=UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"`{path}` is not valid YAML: {error}") from error
     except ValueError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.experts.bank import ExpertBank
@@ -37,18 +38,16 @@ class Experts:
         if self.bank is not None:
             raise ValueError(f"`experts.bank` names experts that exist ({self.bank}). Set it to null to train them.")
         data.prepare_data()
-        splits = {
-            split: {name: data.expert_blocks(split, domain=name) for name in data.domain_names}
-            for split in ("train", "validation")
-        }
         train_experts(
             self.recipe,
-            **splits,
+            train={name: data.expert_blocks("train", domain=name) for name in data.domain_names},
+            validation={name: data.expert_blocks("validation", domain=name) for name in data.domain_names},
             tokenizer=data.expert_tokenizer,
             folder=self.folder,
             make_trainer=partial(Trainer, **self.trainer_arguments),
             only=domain,
         )
+        rank_zero_info(f"The experts are in {self.folder}")
 
     def losses(self, data: DomainDataModule) -> LossTable:
         """Return the test split's losses under every expert, computed if they are not cached.
@@ -60,13 +59,16 @@ class Experts:
         bank = self._bank(list(data.domain_names))
         data.prepare_data()
         bank.check_tokenizer(data.expert_tokenizer)
-        return make_loss_table(
+        table = make_loss_table(
             bank,
             data.expert_blocks("test"),
             make_trainer=partial(Trainer, **self.trainer_arguments),
             cache_dir=Path(data.cache_dir),
             batch_size=self.recipe.batch_size,
         )
+        path = Path(data.cache_dir) / "losses" / f"{table.key}.parquet"
+        rank_zero_info(f"The losses of {len(table.tokens_N)} test sequences are in {path}")
+        return table
 
     def _bank(self, names: list[str]) -> ExpertBank:
         if isinstance(self.bank, Mapping):

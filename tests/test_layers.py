@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "types": 0, "files": 0,
+    "types": 0, "files": 0, "console": 0,
     "functional": 1, "pretrained": 1,
     "statistics": 2, "experts": 2, "metrics": 2, "data": 2,
     "routers": 3,

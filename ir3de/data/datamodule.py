@@ -7,10 +7,10 @@ from typing import Literal
 
 from lightning import LightningDataModule
 from lightning_utilities.core.rank_zero import rank_zero_only
-from rich.console import Console
 from torch.utils.data import DataLoader, Sampler
 
 import ir3de.data.installed  # noqa: F401 - lets configs name these sources by their class alone
+from ir3de.console import console
 from ir3de.data.dataset import BlockDataset, RowsInOrder, ShardedRows, same_batch
 from ir3de.data.preparation import (
     BlockSettings,
@@ -294,9 +294,9 @@ def _source(given: str | Source) -> Source:
 
 @rank_zero_only
 def _announce(message: str) -> None:
-    Console(stderr=True, highlight=False).print(f"[dim]{message}[/dim]")
+    console(stderr=True).print(f"[dim]{message}[/dim]")
 
 
 @rank_zero_only
 def _print_report(reports: Sequence[DomainReport]) -> None:
-    Console(stderr=True).print(report_table(reports))
+    console(stderr=True).print(report_table(reports))

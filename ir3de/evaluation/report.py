@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from ir3de.console import console
 from ir3de.evaluation.verdict import Verdict, VerdictRow
 from ir3de.files import replace_file
 
@@ -62,7 +62,7 @@ def flat_metrics(verdict: Verdict) -> dict[str, float]:
 
 def print_verdict(verdict: Verdict) -> None:
     """Print the two tables: experts on domains, and routers against references."""
-    console = Console()
+    out = console()
     experts = Table(title="Perplexity of every expert on every domain's test sequences", title_style="bold")
     experts.add_column("domain (sequences)")
     for name in verdict.domains:
@@ -71,7 +71,7 @@ def print_verdict(verdict: Verdict) -> None:
         values = [verdict.expert_perplexity[e][domain] for e in verdict.domains]
         cells = [f"[bold]{v:.2f}[/bold]" if v == min(values) else f"{v:.2f}" for v in values]
         experts.add_row(f"{domain} ({verdict.sequences[domain]})", *cells)
-    console.print(experts)
+    out.print(experts)
 
     table = Table(title="What each router keeps of the experts' quality (the run's router first)", title_style="bold")
     table.add_column("router")
@@ -82,7 +82,7 @@ def print_verdict(verdict: Verdict) -> None:
     table.add_section()
     for row in verdict.references:
         table.add_row(*_cells(row))
-    console.print(table)
+    out.print(table)
 
     routed = Table(title="Routed perplexity by true domain", title_style="bold")
     routed.add_column("router")
@@ -90,7 +90,7 @@ def print_verdict(verdict: Verdict) -> None:
         routed.add_column(name, justify="right")
     for row in [*verdict.routers, *verdict.references]:
         routed.add_row(row.router, *(f"{row.perplexity[d]:.2f}" for d in verdict.domains))
-    console.print(routed)
+    out.print(routed)
 
 
 def _cells(row: VerdictRow) -> list[str]:

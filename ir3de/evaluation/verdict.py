@@ -57,7 +57,8 @@ def make_verdict(decisions: Mapping[str, Tensor], losses: LossTable, *, seed: in
     best = max(singles, key=lambda row: row.normalized_performance)
     rows = [_row(name, losses, expert_N) for name, expert_N in references.items()]
     rows.insert(2, replace(best, router=f"best single expert ({best.router})"))
-    rows.insert(3, _row_of_losses("average of the weights", losses, losses.average_nll_N))
+    if losses.average_nll_N is not None:  # experts of unlike architectures have no average
+        rows.insert(3, _row_of_losses("average of the weights", losses, losses.average_nll_N))
     return Verdict(
         domains,
         {

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
@@ -87,6 +88,17 @@ def stage_seed(seed: int, stage: str) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
+class _StageProgress(RichProgressBar):
+    """Shows the stage's name; a stage is counted in steps, and has no epochs to show."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Training {self._stage}"
+
+
 class _Run:
     """What all stages of one call have in common."""
 
@@ -110,6 +122,7 @@ class _Run:
         self.make_logger = make_logger
         # A Trainer that never runs: what it understood the user's settings to be.
         settled = make_trainer(max_epochs=-1, max_steps=1, logger=False, enable_checkpointing=False)
+        self.has_progress_bar = settled.progress_bar_callback is not None
         self.settings = {f"trainer.{name}": getattr(settled, name) for name in _NUMERIC_SETTINGS}
 
     def stage(self, name: str, stage: Stage, domains: list[str]) -> None:
@@ -193,10 +206,11 @@ class _Run:
         )
 
     def _trainer(self, name: str, stage: Stage, checkpoint: Path) -> Trainer:
+        progress = [_StageProgress(name)] if self.has_progress_bar else []
         return self.make_trainer(
             max_epochs=-1,
             max_steps=stage.steps,
-            callbacks=[ResumePoint(checkpoint, every_n_steps=self.recipe.checkpoint_every_n_steps)],
+            callbacks=[ResumePoint(checkpoint, every_n_steps=self.recipe.checkpoint_every_n_steps), *progress],
             logger=self.make_logger(name),
         )
 
