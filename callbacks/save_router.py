@@ -16,8 +16,6 @@ class SaveRouter(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, RouterModule), "SaveRouter is listed for RouterModule"
         router = pl_module.router
-        if not router.expert_names:
-            raise ValueError("The router was not fitted. List callbacks.FitRouter in `trainer.callbacks`.")
         if trainer.is_global_zero and isinstance(router, TokenTableRouter):
             folder = Path(trainer.default_root_dir) / "router"
             router.save_pretrained(folder)

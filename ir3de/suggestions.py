@@ -32,9 +32,9 @@ def with_suggestion(message: str, parser: ArgumentParser) -> str:
     known = sorted(_keys(parser))
     if found["init"]:
         class_path = CLASS_PATH.search(message)
-        name, known = found["init"], _parameters(class_path[1]) if class_path else []
+        name, known = found["init"], _parameters([class_path[1]] if class_path else _class_paths())
     elif found["cls"]:
-        name, known = found["cls"], _class_names((Router, Source, Callback))
+        name, known = found["cls"], [path.rpartition(".")[2] for path in _class_paths()]
     elif found["group"]:
         name = f"{found['group']}.{found['member']}"
     else:
@@ -55,16 +55,21 @@ def _keys(parser: ArgumentParser) -> set[str]:
     return keys
 
 
-def _parameters(class_path: str) -> list[str]:
-    module, _, name = class_path.rpartition(".")
-    return list(inspect.signature(getattr(import_module(module), name)).parameters)
-
-
-def _class_names(bases: Iterable[type]) -> list[str]:
+def _parameters(class_paths: Iterable[str]) -> list[str]:
     names: set[str] = set()
-    waiting = list(bases)
-    while waiting:
-        cls = waiting.pop()
-        names.add(cls.__name__)
-        waiting += cls.__subclasses__()
+    for class_path in class_paths:
+        module, _, name = class_path.rpartition(".")
+        names |= set(inspect.signature(getattr(import_module(module), name)).parameters)
     return sorted(names)
+
+
+def _class_paths() -> list[str]:
+    """Return every class that a config can name as a router, a source or a callback."""
+    paths: set[str] = set()
+    waiting: list[type] = [Router, Source, Callback]
+    while waiting:
+        cls: type = waiting.pop()
+        paths.add(f"{cls.__module__}.{cls.__qualname__}")
+        children: list[type] = cls.__subclasses__()
+        waiting += [child for child in children if "<locals>" not in child.__qualname__]
+    return sorted(paths)

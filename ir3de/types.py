@@ -5,8 +5,7 @@ Shape suffixes used throughout the package: ``N`` sequences of a data set, ``B``
 domain, in the bank's order), ``K`` tokens kept, ``M`` tokens of a flat run.
 """
 
-from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -25,8 +24,7 @@ class Batch(TypedDict):
     text: NotRequired[list[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingDecision:
+class RoutingDecision(NamedTuple):  # a frozen dataclass is refused by Lightning's predict loop
     """The expert chosen for each prompt: names, ``(B,)`` int64 indices, and the ``(B, E)`` float64 scores."""
 
     names: list[str]

@@ -14,7 +14,7 @@ from ir3de.routers import load_router
 DOMAINS = ("biology", "cooking", "history")
 
 
-def write_texts(folder, *, documents=24, seed=0):
+def write_texts(folder, *, documents=80, seed=0):
     """Write a folder of text files per domain, whose words differ; documents are not near-copies of each other."""
     rng = random.Random(seed)
     shared = ["the", "of", "and", "in", "with"]
@@ -155,7 +155,7 @@ def _error(capsys, arguments):
         (["--model.router.regularization", "-1"], "`regularization` to be at least 0, but got -1.0"),
         (["--model.router.embeddings", "./nowhere"], "`./nowhere` to be a hub id, a folder"),
         (["--trainer.max_epochs", "2"], "`trainer.max_epochs` to be 1"),
-        (["--trainer.callbacks", "[]"], "The router was not fitted"),
+        (["--trainer.callbacks", "[]"], "List callbacks.FitRouter"),
     ],
 )
 def test_mistakes_end_with_a_sentence(here, capsys, arguments, message):

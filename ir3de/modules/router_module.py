@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -36,6 +36,21 @@ class RouterModule(LightningModule):
         self.automatic_optimization = not router.closed_form
         self.confusion: RoutingConfusion | None = None
         self.losses: LossTable | None = None  # of the test split, put here before ``test``
+
+    def on_fit_start(self) -> None:
+        """Refuse a closed-form fit without the callback that fits.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        # by name, since callbacks are outside of this package
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        names = {cls.__name__ for callback in present for cls in type(callback).__mro__}
+        if self.router.closed_form and "FitRouter" not in names:
+            raise ValueError(
+                f"{type(self.router).__name__} is fitted by a callback that is not there."
+                " List callbacks.FitRouter in `trainer.callbacks`."
+            )
 
     def training_step(self, batch: Batch) -> Tensor | None:
         """Return the cross entropy of the router's scores, or nothing where a callback counts the batch."""
