@@ -153,6 +153,8 @@ class RouterCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
+        if self.model.router.closed_form:
+            self._check_one_process()
         self._save_config("config.yaml")
         self.datamodule.router_tokenizer = self.model.router.tokenizer
 
@@ -169,6 +171,7 @@ class RouterCLI(LightningCLI):
         self._finish(None, "predictions.csv")
 
     def before_test(self) -> None:
+        self._check_one_process()
         self._load_router()
         self.model.losses = self.trainer.experts.losses(self.datamodule)
 
@@ -176,6 +179,13 @@ class RouterCLI(LightningCLI):
         self._finish(
             "python main.py predict", "results.csv", "results.json", "confusion_matrix.png", "expert_perplexity.png"
         )
+
+    def _check_one_process(self) -> None:
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"`{self.subcommand}` of a router runs on one process, but `trainer.devices` and `trainer.num_nodes`"
+                f" make {self.trainer.world_size}. Set `--trainer.devices 1`; counting takes seconds."
+            )
 
     def _load_router(self) -> None:
         """Put the run's router in the place of the config's, which must not say otherwise."""

@@ -156,6 +156,7 @@ def _error(capsys, arguments):
         (["--model.router.embeddings", "./nowhere"], "`./nowhere` to be a hub id, a folder"),
         (["--trainer.max_epochs", "2"], "`trainer.max_epochs` to be 1"),
         (["--trainer.callbacks", "[]"], "List callbacks.FitRouter"),
+        (["--trainer.devices", "2", "--trainer.accelerator", "cpu"], "runs on one process"),
     ],
 )
 def test_mistakes_end_with_a_sentence(here, capsys, arguments, message):
