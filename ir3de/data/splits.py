@@ -124,11 +124,11 @@ def assign_splits(parts: Sequence[Part], settings: Splitting) -> Assignment:
 
     splits = [np.full(len(part.hashes), DROPPED, dtype=np.int8) for part in parts]
     clusters = [np.full(len(part.hashes), -1, dtype=np.int64) for part in parts]
+    targets = _targets(parts, members, settings)
     for label, cluster in members.items():
-        own = [SPLITS.index(split) for p, _ in cluster if (split := parts[p].split) is not None]
-        target = max(own) if own else _draw(min(parts[p].hashes[i] for p, i in cluster), settings)
         for p, i in cluster:
-            splits[p][i] = _side(parts[p].split, target, counts[parts[p].domain], drop_leaked=settings.drop_leaked)
+            own = parts[p].split
+            splits[p][i] = _side(own, targets[label], counts[parts[p].domain], drop_leaked=settings.drop_leaked)
             clusters[p][i] = label
         if len(cluster) > 1:
             for domain, size in Counter(parts[p].domain for p, _ in cluster).items():
@@ -171,12 +171,39 @@ def _join_equal_texts(parts: Sequence[Part], places: list[tuple[int, int]], labe
     return labels
 
 
-def _draw(key: bytes, settings: Splitting) -> int:
-    digest = hashlib.sha256(f"{settings.seed}:{key.hex()}".encode()).digest()
-    uniform = int.from_bytes(digest[:8], "big") / 2**64
-    if uniform < settings.test_fraction:
-        return SPLITS.index("test")
-    return SPLITS.index("validation" if uniform < settings.test_fraction + settings.validation_fraction else "train")
+def _targets(parts: Sequence[Part], members: dict[int, list[tuple[int, int]]], settings: Splitting) -> dict[int, int]:
+    """Return the split of each cluster: its documents' own, or one drawn by the hash of its lowest document.
+
+    Of a domain with few clusters a split may draw none; then it takes one that is this domain's alone, by the order of
+    the draws, from a split that has another.
+    """
+    targets: dict[int, int] = {}
+    drawn: dict[str, list[tuple[float, int]]] = defaultdict(list)  # by domain, clusters that are its alone
+    train, validation, test = (SPLITS.index(split) for split in ("train", "validation", "test"))
+    for label, cluster in members.items():
+        own = [SPLITS.index(split) for p, _ in cluster if (split := parts[p].split) is not None]
+        if own:
+            targets[label] = max(own)
+            continue
+        uniform = _draw(min(parts[p].hashes[i] for p, i in cluster), settings.seed)
+        held_out = settings.test_fraction + settings.validation_fraction
+        targets[label] = train if uniform >= held_out else validation if uniform >= settings.test_fraction else test
+        domains = {parts[p].domain for p, _ in cluster}
+        if len(domains) == 1:
+            drawn[domains.pop()].append((uniform, label))
+    present = {(parts[p].domain, targets[label]) for label, cluster in members.items() for p, _ in cluster}
+    for domain, clusters in drawn.items():
+        for side in (test, validation, train):
+            sizes = Counter(targets[label] for _, label in clusters)
+            spare = [label for _, label in sorted(clusters) if sizes[targets[label]] > 1]
+            if (domain, side) not in present and spare:
+                targets[spare[0] if side != train else spare[-1]] = side
+    return targets
+
+
+def _draw(key: bytes, seed: int) -> float:
+    digest = hashlib.sha256(f"{seed}:{key.hex()}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _side(own: str | None, target: int, counts: SplitCounts, *, drop_leaked: bool) -> int:

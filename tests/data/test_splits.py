@@ -158,3 +158,18 @@ def test_impossible_settings_are_refused(settings, message):
 
 def test_white_space_does_not_make_another_text():
     assert text_hash(" a\n\n b ") == text_hash("a b") == hashlib.sha256(b"a b").digest()
+
+
+@pytest.mark.parametrize("size", [3, 4, 10])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_small_domain_still_has_something_in_every_split(size, seed):
+    parts = [_part("a", _texts(size, seed)), _part("b", _texts(300, 100 + seed))]
+    alone, other = (assign_splits(order, Splitting(seed=seed)) for order in (parts, parts[::-1]))
+    assert set(alone.splits[0].tolist()) == {0, 1, 2}
+    assert alone.splits[0].tolist() == other.splits[1].tolist()
+
+
+def test_filling_an_empty_split_moves_one_cluster_only():
+    parts = [_part("a", _texts(40, 7)), _part("b", _texts(40, 8))]
+    result = assign_splits(parts, Splitting(test_fraction=1e-9))  # nothing is drawn for test
+    assert [(rows == SPLITS.index("test")).sum() for rows in result.splits] == [1, 1]
