@@ -227,7 +227,7 @@ class RouterCLI(LightningCLI):
 
     @rank_zero_only
     def _save_config(self, file: str) -> None:
-        config = self._parser(self.subcommand).dump(self.config[str(self.subcommand)], skip_none=False)
+        config = self._parser(self.subcommand).dump(self.config[str(self.subcommand)], skip_unset=False)
         replace_file(self.run.path / file, config.encode())
 
     @rank_zero_only
