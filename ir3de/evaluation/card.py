@@ -11,7 +11,10 @@ from ir3de.files import replace_file
 def write_card(folder: Path, *, verdict: Verdict | None) -> None:
     """Write ``README.md`` into a saved router's folder, with the numbers of ``verdict`` where there is one."""
     config = json.loads((folder / "config.json").read_text())
-    shown = {**config["settings"], **{f"{name} in force": value for name, value in config["chosen"].items()}}
+    shown = {name: json.dumps(value) for name, value in config["settings"].items()}
+    for name, value in config["chosen"].items():
+        how = " (chosen on validation data)" if config["settings"][name] is None else ""
+        shown[name] = "not used" if value is None else f"{json.dumps(value)}{how}"
     lines = [
         "---",
         "library_name: ir3de",
@@ -34,7 +37,7 @@ def write_card(folder: Path, *, verdict: Verdict | None) -> None:
         "",
         "| setting | value |",
         "| --- | --- |",
-        *(f"| {name} | {json.dumps(value)} |" for name, value in shown.items()),
+        *(f"| {name} | {value} |" for name, value in shown.items()),
         f"| tokenizer | {config['tokenizer'][:16]}… |",
     ]
     if "embeddings" in config:
