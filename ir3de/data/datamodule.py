@@ -15,15 +15,16 @@ from ir3de.data.dataset import BlockDataset, RowsInOrder, ShardedRows, same_batc
 from ir3de.data.preparation import (
     BlockSettings,
     Prepared,
-    experts_tokenizer,
     prepare_blocks,
     prepare_router_view,
+    train_tokenizer,
 )
 from ir3de.data.report import DomainReport, report_table
 from ir3de.data.sources import Source
 from ir3de.data.split_text import SplitText, split_text
 from ir3de.data.splits import SPLITS, Splitting
 from ir3de.data.tables import source_from_path
+from ir3de.pretrained.loading import load_tokenizer
 from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.types import Batch
 
@@ -218,9 +219,10 @@ class DomainDataModule(LightningDataModule):
         if self._blocks is None:
             cache = Path(self.cache_dir)
             self._check_sources()
+            loaded = None if self._tokenizer == "train" else load_tokenizer(self._tokenizer)  # fails before long work
             self._text = split_text(self._domains, self._splitting, cache, _announce)
-            self._expert_tokenizer = experts_tokenizer(
-                self._tokenizer, self._text, vocab_size=self._tokenizer_vocab_size, cache=cache, announce=_announce
+            self._expert_tokenizer = loaded or train_tokenizer(
+                self._text, vocab_size=self._tokenizer_vocab_size, cache=cache, announce=_announce
             )
             self._blocks = prepare_blocks(self._text, self._expert_tokenizer, self._settings, cache, _announce)
             if self._blocks.fresh:

@@ -48,16 +48,12 @@ class Prepared:
         return [self.folder / _file_name(split, domain) for domain in range(len(self.digests[split]))]
 
 
-def experts_tokenizer(spec: str, text: SplitText, *, vocab_size: int, cache: Path, announce: Announce) -> TextTokenizer:
-    """Return the experts' tokenizer: trained on the training split if ``spec`` is ``train``, else loaded.
+def train_tokenizer(text: SplitText, *, vocab_size: int, cache: Path, announce: Announce) -> TextTokenizer:
+    """Return a byte-level BPE of the training split alone, from the cache if it is there.
 
     Raises:
         ValueError: if there is no text to train on.
     """
-    if spec != "train":
-        from ir3de.pretrained.loading import load_tokenizer  # noqa: PLC0415 - imports transformers, which is slow
-
-        return load_tokenizer(spec)
     tokenized = [name for domain, name in enumerate(text.names) if text.tokenized(domain)]
     if tokenized:
         raise ValueError(
