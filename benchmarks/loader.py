@@ -19,7 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ir3de.data.datamodule import DomainDataModule, Splits
+from ir3de.data.datamodule import DomainDataModule
+from ir3de.data.domain import Splits
 from ir3de.data.tables import TokenizedParquet
 from ir3de.functional.counts import add_token_counts_
 from ir3de.pretrained.tokenizer import TextTokenizer

@@ -1,13 +1,11 @@
 """Chooses what the config leaves open (selector, k, smoothing) on validation data, once the router is fitted."""
 
-import csv
-import io
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
 from ir3de.evaluation.choose import choose_on_validation
-from ir3de.files import replace_file
+from ir3de.files import write_csv
 from ir3de.modules.router_module import RouterModule
 
 CURVE = "validation_choices.csv"
@@ -30,8 +28,6 @@ class ChooseOnValidation(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         scored = choose_on_validation(pl_module.router, data.val_dataloader(), num_domains=data.num_domains)
         if scored and trainer.is_global_zero:
-            table = io.StringIO()
-            writer = csv.writer(table)
-            writer.writerow([*scored[0].choice, "routing_accuracy_mean"])
-            writer.writerows([*one.choice.values(), f"{one.routing_accuracy_mean:.4f}"] for one in scored)
-            replace_file(Path(trainer.default_root_dir) / CURVE, table.getvalue().encode())
+            columns = [*scored[0].choice, "routing_accuracy_mean"]
+            rows = [[*one.choice.values(), f"{one.routing_accuracy_mean:.4f}"] for one in scored]
+            write_csv(Path(trainer.default_root_dir) / CURVE, columns, rows)

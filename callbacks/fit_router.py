@@ -55,14 +55,11 @@ class FitRouter(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the reduced counts as plain values, which load with ``weights_only=True``."""
-        if self._total is None:
-            return {}
-        total = self._total
-        return {"names": list(total.names), "counts": total.counts_EV, "tokenizer": total.tokenizer}
+        return {} if self._total is None else self._total.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict:
-            self._total = TokenCounts(tuple(state_dict["names"]), state_dict["counts"], state_dict["tokenizer"])
+            self._total = TokenCounts.from_state(state_dict)
 
     def _fit(self, trainer: Trainer, pl_module: LightningModule) -> None:
         router = _router(pl_module)

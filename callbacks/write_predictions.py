@@ -1,14 +1,12 @@
 """Writes what ``predict`` decided."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from ir3de.files import replace_file
+from ir3de.files import write_csv
 from ir3de.modules.router_module import RouterModule
 from ir3de.types import Batch, RoutingDecision
 
@@ -37,11 +35,8 @@ class WritePredictions(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, RouterModule), "WritePredictions is listed for RouterModule"
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(["index", "domain", "expert", *(f"score/{name}" for name in pl_module.router.expert_names)])
-        writer.writerows(sorted(self._lines))
+        columns = ["index", "domain", "expert", *(f"score/{name}" for name in pl_module.router.expert_names)]
         suffix = f".rank_{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = Path(trainer.default_root_dir) / f"predictions{suffix}.csv"
-        replace_file(path, table.getvalue().encode())
+        write_csv(path, columns, sorted(self._lines))
         rank_zero_info(f"{len(self._lines)} decisions written to {path}")

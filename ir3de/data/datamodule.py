@@ -1,7 +1,6 @@
 """The domains as a LightningDataModule: the router's view in its loaders, the experts' view in ``expert_blocks``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 import ir3de.data.installed  # noqa: F401 - lets configs name these sources by their class alone
 from ir3de.console import console
 from ir3de.data.dataset import BlockDataset, RowsInOrder, ShardedRows, same_batch
+from ir3de.data.domain import Splits, sources_of
 from ir3de.data.preparation import (
     BlockSettings,
     Prepared,
@@ -23,28 +23,12 @@ from ir3de.data.report import DomainReport, report_table
 from ir3de.data.sources import Source
 from ir3de.data.split_text import SplitText, split_text
 from ir3de.data.splits import SPLITS, Splitting
-from ir3de.data.tables import source_from_path
 from ir3de.pretrained.loading import load_tokenizer
 from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.types import Batch
 
 Split = Literal["train", "validation", "test"]
 _DEFAULT_SPLITTING = Splitting()
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A domain that comes with splits of its own.
-
-    Args:
-        train: a path or a source.
-        validation: a path or a source.
-        test: a path or a source.
-    """
-
-    train: str | Source
-    validation: str | Source
-    test: str | Source
 
 
 class DomainDataModule(LightningDataModule):
@@ -104,7 +88,7 @@ class DomainDataModule(LightningDataModule):
         for name, value in given.items():
             if value < least[name]:
                 raise ValueError(f"Expected `{name}` to be at least {least[name]}, but got {value}.")
-        self._domains = {name: _sources(domain) for name, domain in domains.items()}
+        self._domains = {name: sources_of(domain) for name, domain in domains.items()}
         self._tokenizer = tokenizer
         self._tokenizer_vocab_size = tokenizer_vocab_size
         limits = {"train": None, "validation": max_validation_blocks, "test": max_test_blocks}
@@ -282,16 +266,6 @@ class DomainDataModule(LightningDataModule):
             masked_id=masked_id,
             with_text=with_text,
         )
-
-
-def _sources(domain: str | Source | Splits) -> list[tuple[str | None, Source]]:
-    if isinstance(domain, Splits):
-        return [(split, _source(getattr(domain, split))) for split in SPLITS]
-    return [(None, _source(domain))]
-
-
-def _source(given: str | Source) -> Source:
-    return source_from_path(given) if isinstance(given, str) else given
 
 
 @rank_zero_only

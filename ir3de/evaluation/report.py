@@ -1,10 +1,7 @@
 """A verdict as tables: on the console, as CSV and as JSON."""
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from rich.table import Table
 
 from ir3de.console import console
 from ir3de.evaluation.verdict import Verdict, VerdictRow
-from ir3de.files import replace_file
+from ir3de.files import replace_file, write_csv
 
 RESULTS, PERPLEXITY, CONFUSION = "results", "expert_perplexity.csv", "confusion_matrix.csv"
 UNITS = {
@@ -40,13 +37,13 @@ def verdict_table(verdict: Verdict) -> tuple[list[str], list[list[Any]]]:
 def write_tables(verdict: Verdict, folder: Path) -> None:
     """Write results (CSV and JSON), expert perplexities and the confusion matrix (CSV) into ``folder``."""
     columns, rows = verdict_table(verdict)
-    _write_csv(folder / f"{RESULTS}.csv", columns, rows)
+    write_csv(folder / f"{RESULTS}.csv", columns, rows)
     replace_file(folder / f"{RESULTS}.json", (json.dumps(asdict(verdict), indent=2) + "\n").encode())
     by_domain = [[d, *(verdict.expert_perplexity[e][d] for e in verdict.domains)] for d in verdict.domains]
-    _write_csv(folder / PERPLEXITY, ["domain", *(f"expert/{e}" for e in verdict.domains)], by_domain)
+    write_csv(folder / PERPLEXITY, ["domain", *(f"expert/{e}" for e in verdict.domains)], by_domain)
     confusion = verdict.routers[0].confusion or []
     lines = [[d, *counts] for d, counts in zip(verdict.domains, confusion, strict=True)]
-    _write_csv(folder / CONFUSION, ["domain", *(f"routed_to/{e}" for e in verdict.domains)], lines)
+    write_csv(folder / CONFUSION, ["domain", *(f"routed_to/{e}" for e in verdict.domains)], lines)
 
 
 def flat_metrics(verdict: Verdict) -> dict[str, float]:
@@ -97,11 +94,3 @@ def _cells(row: VerdictRow) -> list[str]:
     formats = {"regret": ".4f", "normalized_performance": ".2f"}
     values = [(name, getattr(row, name)) for name in UNITS]
     return [row.router, *("" if v is None else format(v, formats.get(name, ".1f")) for name, v in values)]
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table)
-    writer.writerow(columns)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    replace_file(path, table.getvalue().encode())

@@ -159,12 +159,10 @@ class RidgeRouter(TokenTableRouter):
     def siblings(self) -> dict[str, Router]:
         """Return the three selectors over this table and naive Bayes over these counts, each as a router."""
         assert self.statistics is not None, "siblings come from the fit's counts"
-        siblings: list[Router] = [self.with_selector(name) for name in PUBLISHED_NAMES]
+        siblings: dict[str, Router] = {name: self.with_selector(key) for key, name in PUBLISHED_NAMES.items()}
         bayes = NaiveBayesRouter(tokenizer=self.tokenizer)
         bayes.fit(self.statistics)
-        return {PUBLISHED_NAMES[name]: router for name, router in zip(PUBLISHED_NAMES, siblings, strict=True)} | {
-            bayes.display_name: bayes
-        }
+        return siblings | {bayes.display_name: bayes}
 
     def with_selector(self, selector: Selector) -> "RidgeRouter":
         """Return this router with another selector, whose k is open where this one's was; the table is shared."""

@@ -86,20 +86,12 @@ class TokenTableRouter(Router):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the counts and what was chosen, as plain values that load with ``weights_only=True``."""
-        if self.statistics is None:
-            return {}
-        counts = self.statistics
-        return {
-            "names": list(counts.names),
-            "counts": counts.counts_EV,
-            "tokenizer": counts.tokenizer,
-            "chosen": self.chosen(),
-        }
+        return {} if self.statistics is None else self.statistics.state() | {"chosen": self.chosen()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore a checkpoint's counts and choices, and solve again."""
         if state:
-            self.fit(TokenCounts(tuple(state["names"]), state["counts"], state["tokenizer"]))
+            self.fit(TokenCounts.from_state(state))
             self.choose(state["chosen"])
 
     @abstractmethod

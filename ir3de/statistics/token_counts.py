@@ -1,10 +1,10 @@
 """Token counts per domain: the whole knowledge of a closed-form token router, in integers (DESIGN.md 3.2)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -61,6 +61,15 @@ class TokenCounts:
         if self.names != other.names:
             raise ValueError(f"Expected the same domains in the same order, but got {self.names} and {other.names}.")
         return TokenCounts(self.names, self.counts_EV + other.counts_EV, self.tokenizer)
+
+    def state(self) -> dict[str, Any]:
+        """Return the counts as plain values, which a checkpoint loads with ``weights_only=True``."""
+        return {"names": list(self.names), "counts": self.counts_EV, "tokenizer": self.tokenizer}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return the counts of a ``state``; other keys in it are ignored."""
+        return cls(tuple(state["names"]), state["counts"], state["tokenizer"])
 
     def save(self, path: Path) -> None:
         """Write the counts as safetensors; equal counts are equal bytes."""

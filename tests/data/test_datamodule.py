@@ -17,8 +17,9 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from ir3de.data.bpe import train_bpe
-from ir3de.data.datamodule import DomainDataModule, Splits
+from ir3de.data.datamodule import DomainDataModule
 from ir3de.data.dataset import NO_ROW, ShardedRows
+from ir3de.data.domain import Splits
 from ir3de.data.splits import Splitting
 from ir3de.data.tables import TableFiles, TokenizedParquet
 from ir3de.pretrained.tokenizer import TextTokenizer
@@ -311,7 +312,7 @@ def test_the_quickstart_config_is_understood():
 def test_paths_sources_and_splits_can_be_given(folders):
     source = {"class_path": "TextFiles", "init_args": {"path": folders["code"]}}
     parts = {"train": folders["law"], "validation": source, "test": folders["law"]}
-    splits = {"class_path": "ir3de.data.datamodule.Splits", "init_args": parts}
+    splits = {"class_path": "ir3de.data.domain.Splits", "init_args": parts}
     for given in (parts, splits):
         domains = {"maths": folders["maths"], "code": source, "law": given}
         data = _parser().instantiate(_parser().parse_object({"data": {"domains": domains}})).data
