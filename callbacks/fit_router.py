@@ -1,51 +1,63 @@
-"""Fits a closed-form router inside ``fit``: counts each batch, reduces over ranks, solves at the end."""
+"""Fits a closed-form router inside ``fit``: adds up counts, reduces them over ranks, solves on rank 0."""
 
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning_utilities.core.rank_zero import rank_zero_info
+from torch import Tensor
 
 from ir3de.modules.router_module import RouterModule
 from ir3de.routers import TokenTableRouter
-from ir3de.statistics.token_counts import TokenCounts
-from ir3de.types import Batch
+from ir3de.statistics.accumulate import CountAccumulator
+from ir3de.types import ShardCounts
 
 
 class FitRouter(Callback):
-    """Counts tokens per domain and solves the router from them; a gradient-trained router is left to its optimizer.
+    """Solves the router from the training text's counts; a gradient-trained router is left to its optimizer.
 
-    ``total`` is what all ranks counted, and is saved with checkpoints; ``pending`` is this rank's, not yet reduced.
+    The data module gives the counts shard by shard and keeps them in its cache, so that a run that was killed goes on
+    where it was, on any number of processes.
     """
 
     def __init__(self) -> None:
-        self._total: TokenCounts | None = None
-        self._pending: TokenCounts | None = None
+        self._pending: CountAccumulator | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what would miscount, before any data are read.
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask the data module for counts, and refuse what would count text twice or not at all.
 
         Raises:
-            ValueError: if rows would be counted more than once, or validation would not see the router.
+            ValueError: if there is more than one epoch, or only a part of one.
         """
-        if _router(pl_module) is None:
+        if stage != "fit" or _router(pl_module) is None:
             return
         if trainer.max_epochs != 1:
             raise ValueError(
                 f"Expected `trainer.max_epochs` to be 1, since FitRouter counts each document once an epoch, but got"
                 f" {trainer.max_epochs}. Set `trainer.max_epochs: 1`."
             )
+        if trainer.limit_train_batches != 1.0:
+            raise ValueError(
+                f"Expected `trainer.limit_train_batches` to be 1.0, since FitRouter counts all training text, but got"
+                f" {trainer.limit_train_batches}. Give `data.domains` less text instead."
+            )
+        trainer.datamodule.counts_training = True  # type: ignore[attr-defined]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         router = _router(pl_module)
         if router is not None:
-            names, tokenizer = trainer.datamodule.domain_names, router.tokenizer  # type: ignore[attr-defined]
-            zeros = TokenCounts.zeros(names, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint)
-            self._pending, self._total = zeros, None
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            shards = data.counted_shards()
+            if kept := shards.num_kept():
+                rank_zero_info(f"{kept} of {len(shards)} shards have been counted before")
+            domains = [shard.domain for shard in shards.shards]
+            vocab_size = router.tokenizer.vocab_size
+            self._pending = CountAccumulator(domains, num_domains=data.num_domains, vocab_size=vocab_size)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ShardCounts, batch_idx: int
     ) -> None:
         if self._pending is not None:
-            self._pending.count_(batch["input_ids"].cpu(), batch["attention_mask"].cpu(), batch["domain"].cpu())
+            self._pending.add(batch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._fit(trainer, pl_module)  # precedes on_train_epoch_end, so that validation sees the router
@@ -53,25 +65,34 @@ class FitRouter(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._fit(trainer, pl_module)  # nothing pending if validation ran
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the reduced counts as plain values, which load with ``weights_only=True``."""
-        return {} if self._total is None else self._total.state()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict:
-            self._total = TokenCounts.from_state(state_dict)
-
     def _fit(self, trainer: Trainer, pl_module: LightningModule) -> None:
         router = _router(pl_module)
         if router is None or self._pending is None:
             return
         mine, self._pending = self._pending, None
-        # the strategy reduces in place, on its own device
-        counts_EV = trainer.strategy.reduce(mine.counts_EV.clone().to(pl_module.device), reduce_op="sum")
-        self._total = TokenCounts(mine.names, counts_EV.cpu(), mine.tokenizer)
-        router.fit(self._total)
-        for name, tokens in zip(mine.names, self._total.tokens_E.tolist(), strict=True):
-            pl_module.logger and pl_module.logger.log_metrics({f"fit/tokens/{name}": tokens})
+
+        def reduce(counts: Tensor) -> Tensor:  # the strategy reduces in place, on its own device
+            total: Tensor = trainer.strategy.reduce(counts.clone().to(pl_module.device), reduce_op="sum")
+            return total.cpu()
+
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        statistics = mine.total(
+            data.domain_names,
+            tokenizer=router.tokenizer.fingerprint,
+            held_out=data.held_out,
+            documents=data.training_sources,
+            reduce=reduce,
+            world_size=trainer.world_size,
+        )
+        if trainer.is_global_zero:
+            router.fit(statistics)
+        solved = (router.tensors(), router.chosen(), router.scored_pairs()) if trainer.is_global_zero else None
+        solved = trainer.strategy.broadcast(solved)
+        assert solved is not None, "rank 0 sends what it solved"
+        if not trainer.is_global_zero:
+            router.adopt(statistics, *solved)
+        for name, share in statistics.shares.items():
+            pl_module.logger and pl_module.logger.log_metrics({f"fit/tokens/{name}": share.tokens})
 
 
 def _router(pl_module: LightningModule) -> TokenTableRouter | None:

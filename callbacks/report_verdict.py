@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from callbacks.decisions import Decisions
 from ir3de.evaluation.card import write_card
-from ir3de.evaluation.choose import choose_on_validation
 from ir3de.evaluation.figures import save_confusion_matrix, save_expert_perplexity
 from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
 from ir3de.evaluation.verdict import Verdict, make_verdict
@@ -24,8 +23,7 @@ CONFUSION, PERPLEXITY = "confusion_matrix.png", "expert_perplexity.png"
 class ReportVerdict(Callback):
     """Looks decisions up in the loss table: for the run's router, its siblings, and the references.
 
-    Siblings are what the same fit gives for nothing (the other selectors, naive Bayes); what they leave open is chosen
-    on validation data here.
+    Siblings are what the same fit gives for nothing (the other selectors, naive Bayes), chosen on validation data.
 
     Args:
         seed: Draws the random router.
@@ -34,16 +32,12 @@ class ReportVerdict(Callback):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self._routers: dict[str, Router] = {}
-        self._decisions: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._decisions: dict[str, Decisions] = {}
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module = _module(pl_module)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        siblings = module.router.siblings()
-        for sibling in siblings.values():
-            choose_on_validation(sibling, data.val_dataloader(), num_domains=data.num_domains)
-        self._routers = {router.display_name: router for router in siblings.values()}
-        self._decisions = {name: [] for name in (module.router.display_name, *self._routers)}
+        self._routers = {router.display_name: router for router in module.router.siblings().values()}
+        self._decisions = {name: Decisions() for name in (module.router.display_name, *self._routers)}
 
     def on_test_batch_end(  # noqa: PLR0917 - Lightning's signature
         self,
@@ -56,19 +50,20 @@ class ReportVerdict(Callback):
     ) -> None:
         assert isinstance(outputs, Mapping), "RouterModule.test_step returns the decision"
         own = _module(pl_module).router.display_name
-        self._decisions[own].append((batch["index"], outputs["decision"].expert_B))
+        self._decisions[own].add(batch["index"], outputs["decision"].expert_B)
         for name, router in self._routers.items():
             if name != own:
                 expert_B = router.decide(batch["input_ids"], batch["attention_mask"]).expert_B
-                self._decisions[name].append((batch["index"], expert_B))
+                self._decisions[name].add(batch["index"], expert_B)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        module = _module(pl_module)
-        assert module.losses is not None, "the loss table is made before the test begins"
-        num_sequences = len(module.losses.tokens_N)
-        decisions = {name: _gather(parts, num_sequences) for name, parts in self._decisions.items()}
-        verdict = make_verdict(decisions, module.losses, seed=self.seed)
+        num_sequences = len(trainer.datamodule.router_rows("test"))  # type: ignore[attr-defined]
+        decisions = {name: one.gather(trainer, num_sequences) for name, one in self._decisions.items()}
+        _check_complete(decisions, num_sequences)
         if trainer.is_global_zero:
+            losses = _module(pl_module).losses
+            assert losses is not None, "the loss table is made before the test begins"
+            verdict = make_verdict(decisions, losses, seed=self.seed)
             folder = Path(trainer.default_root_dir)
             write_tables(verdict, folder)
             save_confusion_matrix(verdict, folder / CONFUSION)
@@ -79,17 +74,13 @@ class ReportVerdict(Callback):
             print_verdict(verdict)
 
 
-def _gather(parts: list[tuple[Tensor, Tensor]], num_sequences: int) -> Tensor:
-    expert_N = torch.full((num_sequences,), -1)
-    for index_B, expert_B in parts:
-        expert_N[index_B.cpu()] = expert_B.cpu()
-    missing = int((expert_N < 0).sum())
+def _check_complete(decisions: Mapping[str, Tensor], num_sequences: int) -> None:
+    missing = max(int((expert_N < 0).sum()) for expert_N in decisions.values())
     if missing:
         raise ValueError(
             f"The verdict needs a decision for each of {num_sequences} test sequences, but {missing} were not routed."
-            " Run `test` on one device and without `trainer.limit_test_batches`."
+            " Run `test` without `trainer.limit_test_batches`."
         )
-    return expert_N
 
 
 def _log(trainer: Trainer, verdict: Verdict, folder: Path) -> None:

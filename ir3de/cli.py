@@ -7,7 +7,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Trainer
@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from ir3de.commands import COMMANDS
 from ir3de.configs import inline_parts, load_config
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
@@ -23,8 +24,8 @@ from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe
 from ir3de.routers import TokenTableRouter, load_router
-from ir3de.runs import RunFolder
-from ir3de.suggestions import with_suggestion
+from ir3de.runs import RunFolder, global_rank
+from ir3de.suggestions import RouterParser, with_suggestion
 from ir3de.trainer import Experts, RouterTrainer
 
 TRACEBACK = "IR3DE_TRACEBACK"
@@ -70,17 +71,6 @@ class NamedConfig(ActionConfigFile):
             raise argparse.ArgumentError(None, f"{where}{error}") from error
 
 
-class RouterParser(LightningArgumentParser):
-    """Parses without abbreviations, and names the nearest valid key when one is unknown."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong, without the usage of several hundred options, and exit with status 2."""
-        self.exit(2, f"error: {with_suggestion(message, self)}\ntip: {self.prog} --help lists every key.\n")
-
-
 class RouterCLI(LightningCLI):
     """``fit``, ``validate``, ``test``, ``predict``, ``train-experts`` and ``losses`` over one YAML."""
 
@@ -105,7 +95,7 @@ class RouterCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        parser = self.parser_class(**kwargs)
+        parser = self.parser_class(**kwargs, epilog=f"Commands on saved routers: {', '.join(COMMANDS)}.")
         parser.add_argument("-c", "--config", action=NamedConfig, help="A config's name or path; may be repeated.")
         return parser
 
@@ -153,8 +143,10 @@ class RouterCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        if self.model.router.closed_form:
-            self._check_one_process()
+        if self.datamodule.num_domains < 2:
+            raise ValueError(
+                f"Expected at least two domains to route between, but got {list(self.datamodule.domain_names)}."
+            )
         self._save_config("config.yaml")
         self.datamodule.router_tokenizer = self.model.router.tokenizer
 
@@ -163,6 +155,7 @@ class RouterCLI(LightningCLI):
 
     def before_validate(self) -> None:
         self._load_router()
+        self._check_experts()
 
     def before_predict(self) -> None:
         self._load_router()
@@ -171,20 +164,22 @@ class RouterCLI(LightningCLI):
         self._finish(None, "predictions.csv")
 
     def before_test(self) -> None:
-        self._check_one_process()
         self._load_router()
-        self.model.losses = self.trainer.experts.losses(self.datamodule)
+        self._check_experts()
+        if self.trainer.is_global_zero:  # the one that reports
+            self.model.losses = self.trainer.experts.losses(self.datamodule)
 
     def after_test(self) -> None:
         self._finish(
             "python main.py predict", "results.csv", "results.json", "confusion_matrix.png", "expert_perplexity.png"
         )
 
-    def _check_one_process(self) -> None:
-        if self.trainer.world_size > 1:
+    def _check_experts(self) -> None:
+        experts, domains = self.model.router.expert_names, self.datamodule.domain_names
+        if experts != domains:
             raise ValueError(
-                f"`{self.subcommand}` of a router runs on one process, but `trainer.devices` and `trainer.num_nodes`"
-                f" make {self.trainer.world_size}. Set `--trainer.devices 1`; counting takes seconds."
+                f"The router in `{self.run.path}` chooses between {list(experts)}, but the config's domains are"
+                f" {list(domains)}. Give `data.domains` the same names, or add or remove experts to match them."
             )
 
     def _load_router(self) -> None:
@@ -211,7 +206,8 @@ class RouterCLI(LightningCLI):
         loggers: list[Logger] = [CSVLogger(str(self.run.path), name="logs", version=self.subcommand)]
         tracking: Tracking = self._get(self.config_init, "wandb")
         if tracking.mode != "disabled":
-            self.run.path.mkdir(parents=True, exist_ok=True)
+            if global_rank() == 0:
+                self.run.path.mkdir(parents=True, exist_ok=True)
             loggers.append(
                 WandbLogger(
                     name=f"{name}/{self.subcommand}",
@@ -247,7 +243,10 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     quieten()
     try:
-        RouterCLI(inline_parts(arguments))
+        if arguments and arguments[0] in COMMANDS:
+            COMMANDS[arguments[0]](arguments[1:])
+        else:
+            RouterCLI(inline_parts(arguments))
     except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()

@@ -16,9 +16,9 @@ class RunFolder:
     @classmethod
     def create(cls, root: Path, name: str) -> "RunFolder":
         """Make the next version folder, or return the one that the launching process made."""
-        if "LOCAL_RANK" in os.environ and INHERITED in os.environ:
-            return cls(Path(os.environ[INHERITED]))
         base = root / name
+        if global_rank() > 0:  # under torchrun and SLURM nobody tells; rank 0 writes all files
+            return cls(Path(os.environ.get(INHERITED, base / "version_of_rank_0")))
         number = max(cls._versions(base), default=-1) + 1
         while True:
             path = base / f"version_{number}"
@@ -59,3 +59,11 @@ class RunFolder:
     def _versions(base: Path) -> list[int]:
         numbers = (path.name.removeprefix("version_") for path in base.glob("version_*"))
         return [int(number) for number in numbers if number.isdecimal()]
+
+
+def global_rank() -> int:
+    """Return this process's rank, which a launcher has put into the environment; 0 where there is one process."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0

@@ -1,13 +1,15 @@
-"""The nearest valid key, for an error about an unknown one."""
+"""The parser of every command, which names the nearest valid key where one is unknown."""
 
 import inspect
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from lightning import Callback
+from lightning.pytorch.cli import LightningArgumentParser
 
 from ir3de.data.sources import Source
 from ir3de.routers import Router
@@ -73,3 +75,14 @@ def _class_paths() -> list[str]:
         children: list[type] = cls.__subclasses__()
         waiting += [child for child in children if "<locals>" not in child.__qualname__]
     return sorted(paths)
+
+
+class RouterParser(LightningArgumentParser):
+    """Parses without abbreviations, and names the nearest valid key when one is unknown."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, without the usage of several hundred options, and exit with status 2."""
+        self.exit(2, f"error: {with_suggestion(message, self)}\ntip: {self.prog} --help lists every key.\n")

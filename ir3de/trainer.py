@@ -15,6 +15,7 @@ from ir3de.experts.loss_table import LossTable
 from ir3de.modules.expert_losses import make_loss_table
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe, train_experts
+from ir3de.strategy import register_strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,5 +104,6 @@ class RouterTrainer(Trainer):
         return self.experts.losses(datamodule)
 
 
+register_strategy()
 # A subcommand is called as its method is, and commands are spelt with a dash.
 setattr(RouterTrainer, "train-experts", RouterTrainer.train_experts)

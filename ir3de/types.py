@@ -24,9 +24,27 @@ class Batch(TypedDict):
     text: NotRequired[list[str]]
 
 
+class ShardCounts(TypedDict):
+    """What a closed-form fit reads: the counts of one shard of one domain's training text.
+
+    ``index`` and ``domain`` ``()`` int64 are the shard's and the domain's number (-1 for a shard that is not there),
+    ``ids`` ``(S,)`` int32 the entries that occur and ``counts`` ``(S,)`` int64 how often. ``source`` ``()`` int64 is
+    the content's hash, 0 where the domain's documents have hashes of their own.
+    """
+
+    index: Tensor
+    domain: Tensor
+    ids: Tensor
+    counts: Tensor
+    source: Tensor
+
+
 class RoutingDecision(NamedTuple):  # a frozen dataclass is refused by Lightning's predict loop
-    """The expert chosen for each prompt: names, ``(B,)`` int64 indices, and the ``(B, E)`` float64 scores."""
+    """The expert chosen for each prompt: its name, its index ``(B,)`` int64 and its score ``(B,)`` float64.
+
+    The score is the share of the votes, or the mean token score; ``Router.scores`` has those of all experts.
+    """
 
     names: list[str]
     expert_B: Tensor
-    scores_BE: Tensor
+    score_B: Tensor

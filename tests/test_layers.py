@@ -7,13 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "types": 0, "files": 0, "console": 0,
-    "functional": 1, "pretrained": 1,
-    "statistics": 2, "experts": 2, "metrics": 2, "data": 2,
-    "routers": 3,
+    "types": 0, "files": 0, "console": 0, "rank_watch": 0,
+    "functional": 1, "pretrained": 1, "strategy": 1,
+    "statistics": 2, "experts": 2, "metrics": 2,
+    "data": 3, "routers": 3,
     "modules": 4,
     "evaluation": 5, "runs": 5, "configs": 5, "trainer": 5, "suggestions": 5,
-    "cli": 6,
+    "upkeep": 6,
+    "commands": 7,
+    "cli": 8,
 }  # fmt: skip
 FILES = sorted(ROOT.glob("ir3de/**/*.py")) + sorted(ROOT.glob("callbacks/*.py"))
 

@@ -1,30 +1,23 @@
 """The domains as a LightningDataModule: the router's view in its loaders, the experts' view in ``expert_blocks``."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from lightning import LightningDataModule
-from lightning_utilities.core.rank_zero import rank_zero_only
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 import ir3de.data.installed  # noqa: F401 - lets configs name these sources by their class alone
-from ir3de.console import console
-from ir3de.data.dataset import BlockDataset, RowsInOrder, ShardedRows, same_batch
+from ir3de.data.dataset import BlockDataset, ShardedRows, same_batch
 from ir3de.data.domain import Splits, sources_of
-from ir3de.data.preparation import (
-    BlockSettings,
-    Prepared,
-    prepare_blocks,
-    prepare_router_view,
-    train_tokenizer,
-)
-from ir3de.data.report import DomainReport, report_table
+from ir3de.data.preparation import BlockSettings
+from ir3de.data.report import DomainReport
+from ir3de.data.shards import CountedShards
 from ir3de.data.sources import Source
-from ir3de.data.split_text import SplitText, split_text
-from ir3de.data.splits import SPLITS, Splitting
-from ir3de.pretrained.loading import load_tokenizer
+from ir3de.data.splits import Splitting
+from ir3de.data.views import DomainViews, File, check_split
 from ir3de.pretrained.tokenizer import TextTokenizer
+from ir3de.statistics.held_out import TokenBags
 from ir3de.types import Batch
 
 Split = Literal["train", "validation", "test"]
@@ -49,13 +42,14 @@ class DomainDataModule(LightningDataModule):
         splitting: how documents are spread over the splits.
         max_validation_blocks: at most so many validation blocks per domain, drawn at random.
         max_test_blocks: at most so many test blocks per domain, drawn at random.
-        batch_size: rows of a batch, on each process.
-        shuffle: whether training rows come in a random order, another one each epoch. Counting needs none and reads
-            fastest without.
+        batch_size: rows of a batch, on each process; a closed-form fit counts whole shards instead.
+        shuffle: whether training rows come in a random order, another one each epoch; counting needs none.
         num_workers: processes that read batches; with 0 the main one reads, which memory-mapped files make fast.
         cache_dir: where everything that is prepared is kept.
         seed: orders the training rows.
         with_text: whether batches carry their text, for routers that read text.
+        shard_tokens: tokens of a shard, the unit in which a closed-form fit reads the training text. What a run that is
+            killed has counted is kept by shard, under `cache_dir`, and not counted again.
         router_tokenizer: set by the program to the router's own tokenizer; the experts' where it is null.
     """
 
@@ -76,57 +70,56 @@ class DomainDataModule(LightningDataModule):
         cache_dir: str = "cache",
         seed: int = 0,
         with_text: bool = False,
+        shard_tokens: int = 1 << 24,
         router_tokenizer: TextTokenizer | None = None,
     ) -> None:
         super().__init__()
         splitting.check()
-        if len(domains) < 2:
-            raise ValueError(f"Expected at least two domains to route between, but got {sorted(domains)}.")
+        if not domains:
+            raise ValueError("Expected at least one domain, but `domains` is empty.")
         least = {"block_length": 2, "batch_size": 1, "max_validation_blocks": 1, "max_test_blocks": 1, "num_workers": 0}
+        least["shard_tokens"] = 1
         given = {"block_length": block_length, "batch_size": batch_size, "num_workers": num_workers}
+        given["shard_tokens"] = shard_tokens
         given |= {"max_validation_blocks": max_validation_blocks or 1, "max_test_blocks": max_test_blocks or 1}
         for name, value in given.items():
             if value < least[name]:
                 raise ValueError(f"Expected `{name}` to be at least {least[name]}, but got {value}.")
-        self._domains = {name: sources_of(domain) for name, domain in domains.items()}
-        self._tokenizer = tokenizer
-        self._tokenizer_vocab_size = tokenizer_vocab_size
+        sources = {name: sources_of(domains[name]) for name in sorted(domains)}
         limits = {"train": None, "validation": max_validation_blocks, "test": max_test_blocks}
-        self._settings = BlockSettings(block_length, pack, limits)
-        self._splitting = splitting
+        self._views = DomainViews(
+            sources,
+            tokenizer=tokenizer,
+            tokenizer_vocab_size=tokenizer_vocab_size,
+            settings=BlockSettings(block_length, pack, limits),
+            splitting=splitting,
+            cache=Path(cache_dir),
+        )
+        self.domain_names: tuple[str, ...] = tuple(sources)
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._num_workers = num_workers
+        self._shard_tokens = shard_tokens
         self.cache_dir = cache_dir
         self._seed = seed
         self._with_text = with_text
         self.router_tokenizer = router_tokenizer
-        self._text: SplitText | None = None
-        self._expert_tokenizer: TextTokenizer | None = None
-        self._blocks: Prepared | None = None
-        self._router_view: tuple[str, Prepared] | None = None  # with the fingerprint of its tokenizer
-
-    @property
-    def domain_names(self) -> tuple[str, ...]:
-        """The domains in the order of the config, which is that of their numbers."""
-        return tuple(self._domains)
+        self.counts_training = False
 
     @property
     def num_domains(self) -> int:
         """How many domains there are."""
-        return len(self._domains)
+        return len(self.domain_names)
 
     @property
     def expert_tokenizer(self) -> TextTokenizer:
         """The experts' tokenizer; prepares the data if that has not been done."""
-        self._prepare_blocks()
-        assert self._expert_tokenizer is not None, "made with the blocks"
-        return self._expert_tokenizer
+        return self._views.expert_tokenizer
 
     @property
     def report(self) -> list[DomainReport]:
         """What became of each domain's text; also in ``data.json`` beside the blocks."""
-        return self._prepare_blocks().reports
+        return self._views.reports
 
     def prepare_data(self) -> None:
         """Read, split, tokenize and pack whatever is not in the cache.
@@ -135,8 +128,7 @@ class DomainDataModule(LightningDataModule):
             FileNotFoundError: if a path leads nowhere.
             ValueError: if a source cannot be read, a split is empty, or ids do not fit the tokenizer.
         """
-        self._prepare_blocks()
-        self._prepare_router_view()
+        self._views.prepare(self.router_tokenizer)
 
     def setup(self, stage: str) -> None:
         self.prepare_data()  # from the cache, which the first process has filled
@@ -151,44 +143,83 @@ class DomainDataModule(LightningDataModule):
         Raises:
             ValueError: if there is no such split or domain.
         """
-        return self._dataset(self._prepare_blocks(), split, domain=domain)
+        check_split(split)
+        if domain is not None and domain not in self.domain_names:
+            raise ValueError(f"Expected a domain of {list(self.domain_names)}, but got `{domain}`.")
+        names = self.domain_names if domain is None else (domain,)
+        return self._dataset({name: self._views.blocks(split, name) for name in names})
 
     def router_rows(self, split: Split) -> BlockDataset:
         """Return a split in the router's tokenizer, as the loaders give it."""
-        if not self._router_differs():
-            end = self.expert_tokenizer.end_of_text  # stands between documents, and counts have none
-            return self._dataset(self._prepare_blocks(), split, masked_id=end, with_text=self._with_text)
-        return self._dataset(self._prepare_router_view(), split, with_text=self._with_text)
+        check_split(split)
+        router = self.router_tokenizer
+        files = {name: self._views.router_sequences(split, name, router) for name in self.domain_names}
+        # The experts' blocks have an end of text between documents, which is no text.
+        masked_id = None if self._views.differs(router) else self.expert_tokenizer.end_of_text
+        return self._dataset(files, masked_id=masked_id, with_text=self._with_text)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training rows; over several processes each row is read by one of them."""
-        rows = self.router_rows("train")
-        trainer = self.trainer
-        sampler = ShardedRows(
-            len(rows),
-            self._batch_size,
-            shuffle=self._shuffle,
-            seed=self._seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+    def counted_shards(self) -> CountedShards:
+        """Return the training text as counts, shard by shard; what was counted before is in the journal."""
+        router = self.router_tokenizer
+        return CountedShards(
+            self._views.training_shards(router, shard_tokens=self._shard_tokens),
+            vocab_size=(router or self.expert_tokenizer).vocab_size,
+            journal=Path(self.cache_dir) / "counts",
         )
-        return self._loader(rows, sampler)
+
+    def training_sources(self, name: str) -> np.ndarray:
+        """Return what tells a domain's training documents from others, see ``Share.sources``."""
+        return self._views.training_sources(name)
+
+    def held_out(self, name: str) -> TokenBags:
+        """Return the validation sequences of a domain as bags of the router's tokens."""
+        rows, number = self.router_rows("validation"), self.domain_names.index(name)
+        mine = np.flatnonzero(rows.domains() == number)
+        batches = (rows[mine[first : first + 256].tolist()] for first in range(0, len(mine), 256))
+        return TokenBags.from_sequences(
+            ids_T[mask_T].numpy()
+            for batch in batches
+            for ids_T, mask_T in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training text, each row or shard on one process only: counts for a fit that counts."""
+        if self.counts_training:
+            shards = self.counted_shards()
+            return self._loader(shards, self._sharded(len(shards), 1))
+        rows = self.router_rows("train")
+        return self._loader(rows, self._sharded(len(rows), self._batch_size, shuffle=self._shuffle))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Return all validation blocks, in order."""
+        """Return the validation blocks, in order, each on one process."""
         rows = self.router_rows("validation")
-        return self._loader(rows, RowsInOrder(len(rows), self._batch_size))
+        return self._loader(rows, self._sharded(len(rows), self._batch_size))
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Return all test blocks, in order."""
+        """Return the test blocks, in order, each on one process."""
         rows = self.router_rows("test")
-        return self._loader(rows, RowsInOrder(len(rows), self._batch_size))
+        return self._loader(rows, self._sharded(len(rows), self._batch_size))
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return all test blocks, in order."""
+        """Return the test blocks, in order, each on one process."""
         return self.test_dataloader()
 
-    def _loader(self, rows: BlockDataset, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Leave out the rows that only even out the processes: outside of training nothing needs them."""
+        if self.trainer is None or self.trainer.training or int(batch["index"].min()) >= 0:
+            return batch
+        real = (batch["index"] >= 0).nonzero().squeeze(1)
+        return {
+            key: [value[i] for i in real.tolist()] if isinstance(value, list) else value[real]
+            for key, value in batch.items()
+        }
+
+    def _sharded(self, num_rows: int, batch_size: int, *, shuffle: bool = False) -> ShardedRows:
+        trainer = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return ShardedRows(num_rows, batch_size, shuffle=shuffle, seed=self._seed, rank=rank, world_size=world_size)
+
+    def _loader(self, rows: Dataset[Any], sampler: ShardedRows) -> DataLoader[Any]:
         # batch_size=None: the sampler gives whole batches of rows, and the data set gathers them at once.
         return DataLoader(
             rows,
@@ -199,80 +230,14 @@ class DomainDataModule(LightningDataModule):
             persistent_workers=self._num_workers > 0,
         )
 
-    def _prepare_blocks(self) -> Prepared:
-        if self._blocks is None:
-            cache = Path(self.cache_dir)
-            self._check_sources()
-            loaded = None if self._tokenizer == "train" else load_tokenizer(self._tokenizer)  # fails before long work
-            self._text = split_text(self._domains, self._splitting, cache, _announce)
-            self._expert_tokenizer = loaded or train_tokenizer(
-                self._text, vocab_size=self._tokenizer_vocab_size, cache=cache, announce=_announce
-            )
-            self._blocks = prepare_blocks(self._text, self._expert_tokenizer, self._settings, cache, _announce)
-            if self._blocks.fresh:
-                _print_report(self._blocks.reports)
-        return self._blocks
-
-    def _prepare_router_view(self) -> Prepared:
-        blocks, router = self._prepare_blocks(), self.router_tokenizer
-        if router is None or not self._router_differs():
-            return blocks
-        if self._router_view is None or self._router_view[0] != router.fingerprint:
-            assert self._text is not None, "read with the blocks"
-            view = prepare_router_view(
-                self._text,
-                blocks,
-                router,
-                settings=self._settings,
-                cache=Path(self.cache_dir),
-                announce=_announce,
-            )
-            self._router_view = (router.fingerprint, view)
-        return self._router_view[1]
-
-    def _router_differs(self) -> bool:
-        router = self.router_tokenizer
-        return router is not None and router.fingerprint != self.expert_tokenizer.fingerprint
-
-    def _check_sources(self) -> None:
-        """Refuse missing paths, fields and packages of all domains, before any is read."""
-        for name, parts in self._domains.items():
-            for split, source in parts:
-                try:
-                    source.check()
-                except (FileNotFoundError, ValueError) as error:
-                    where = f"`{name}`" if split is None else f"`{name}` ({split})"
-                    raise type(error)(f"In the domain {where}: {error}") from error
-
     def _dataset(
-        self,
-        prepared: Prepared,
-        split: str,
-        *,
-        domain: str | None = None,
-        masked_id: int | None = None,
-        with_text: bool = False,
+        self, files: dict[str, File], *, masked_id: int | None = None, with_text: bool = False
     ) -> BlockDataset:
-        if split not in SPLITS:
-            raise ValueError(f"Expected a split of {list(SPLITS)}, but got `{split}`.")
-        if domain is not None and domain not in self.domain_names:
-            raise ValueError(f"Expected a domain of {list(self.domain_names)}, but got `{domain}`.")
-        chosen = [i for i, name in enumerate(self.domain_names) if domain in (None, name)]
         return BlockDataset(
-            [prepared.files(split)[i] for i in chosen],
-            domains=chosen,
-            digests=[prepared.digests[split][i] for i in chosen],
+            [path for path, _ in files.values()],
+            domains=[self.domain_names.index(name) for name in files],
+            digests=[digest for _, digest in files.values()],
             names=self.domain_names,
             masked_id=masked_id,
             with_text=with_text,
         )
-
-
-@rank_zero_only
-def _announce(message: str) -> None:
-    console(stderr=True).print(f"[dim]{message}[/dim]")
-
-
-@rank_zero_only
-def _print_report(reports: Sequence[DomainReport]) -> None:
-    console(stderr=True).print(report_table(reports))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from ir3de.data.cache import SequenceFile
@@ -134,23 +134,8 @@ class BlockDataset(Dataset[Batch]):
         return file.width if file.width is not None else int(file.length_N[index - self._starts[k]].max())
 
 
-class RowsInOrder(Sampler[list[int]]):
-    """Consecutive rows, ``batch_size`` at a time; the last batch may be shorter."""
-
-    def __init__(self, num_rows: int, batch_size: int) -> None:
-        self._num_rows = num_rows
-        self._batch_size = batch_size
-
-    def __len__(self) -> int:
-        return math.ceil(self._num_rows / self._batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for first in range(0, self._num_rows, self._batch_size):
-            yield list(range(first, min(first + self._batch_size, self._num_rows)))
-
-
 class ShardedRows(DistributedSampler[list[int]]):
-    """Each row once per epoch over all processes, in equally many batches for each.
+    """Each row once per epoch over all processes, in equally many batches for each; consecutive rows, or shuffled.
 
     What is missing to a multiple of the number of processes is filled with fully masked rows (``NO_ROW``), which
     weigh nothing, where Lightning's own sampler would repeat rows. Being a DistributedSampler, Lightning keeps it.

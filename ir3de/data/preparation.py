@@ -98,7 +98,7 @@ def prepare_blocks(
                     sequences, without_tokens = _sequences(
                         text, domain, split, tokenizer=tokenizer, separate=True, settings=settings
                     )
-                    sequences, left_out = _sample(sequences, settings.max_blocks.get(split), f"{name}:{split}")
+                    sequences, left_out = sample(sequences, settings.max_blocks.get(split), f"{name}:{split}")
                     path = temporary / _file_name(split, domain)
                     digests[split].append(write_sequences(path, sequences, domain=domain))
                     report = replace(
@@ -161,7 +161,7 @@ def _sequences(
         chosen += len(rows)
         if corpus.tokenized:
             ids = corpus.tokens(rows)
-            _check_range(ids, tokenizer.vocab_size, f"the {split} split of `{text.names[domain]}`")
+            check_range(ids, tokenizer.vocab_size, f"the {split} split of `{text.names[domain]}`")
             parts.append(Encoded(rows + first, [one.astype(np.int32) for one in ids], [], []))
         else:
             parts.append(encode_documents(corpus.texts(rows), rows + first, tokenizer))
@@ -187,7 +187,8 @@ def _encode_blocks(file: SequenceFile, router: TextTokenizer) -> Sequences:
     return replace(one_per_document(Encoded(rows, tokens, texts, [])), document_N=np.array(file.document_N))
 
 
-def _check_range(rows: list[np.ndarray], vocab_size: int, where: str) -> None:
+def check_range(rows: list[np.ndarray], vocab_size: int, where: str) -> None:
+    """Refuse token ids that the vocabulary does not have; ``where`` names their place."""
     ids = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
         wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
@@ -197,7 +198,8 @@ def _check_range(rows: list[np.ndarray], vocab_size: int, where: str) -> None:
         )
 
 
-def _sample(sequences: Sequences, limit: int | None, name: str) -> tuple[Sequences, int]:
+def sample(sequences: Sequences, limit: int | None, name: str) -> tuple[Sequences, int]:
+    """Return at most ``limit`` sequences, drawn by ``name`` and in their order, and how many are left out."""
     size = len(sequences.length_N)
     if limit is None or size <= limit:
         return sequences, 0

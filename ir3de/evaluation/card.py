@@ -33,17 +33,19 @@ def write_card(folder: Path, *, verdict: Verdict | None) -> None:
         "",
         "| expert | training tokens |",
         "| --- | ---: |",
-        *(f"| {name} | {config['tokens'][name]:,} |" for name in config["experts"]),
+        *(f"| {name} | {facts['tokens']:,} |" for name, facts in config["experts"].items()),
         "",
         "| setting | value |",
         "| --- | --- |",
         *(f"| {name} | {value} |" for name, value in shown.items()),
-        f"| tokenizer | {config['tokenizer'][:16]}… |",
+        f"| tokenizer | {config['reads']['tokenizer'][:16]}… |",
     ]
-    if "embeddings" in config:
-        table = config["embeddings"]
-        lines.append(f"| embedding table | {table['source']}, {table['shape']}, {table['fingerprint'][:16]}… |")
+    if "embeddings" in config["reads"]:
+        source, shape = config["embeddings_source"], config["embeddings_shape"]
+        lines.append(f"| embedding table | {source}, {shape}, {config['reads']['embeddings'][:16]}… |")
     lines += ["", *(_numbers(verdict) if verdict else ["Not tested yet: run `python main.py test`."]), ""]
+    if config["unchecked"]:
+        lines += [f"Chosen without validation data of: {', '.join(config['unchecked'])}.", ""]
     replace_file(folder / "README.md", "\n".join(lines).encode())
 
 

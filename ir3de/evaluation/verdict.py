@@ -42,6 +42,8 @@ class Verdict:
 def make_verdict(decisions: Mapping[str, Tensor], losses: LossTable, *, seed: int) -> Verdict:
     """Return the verdict on ``decisions``: for each router's display name, its experts ``(N,)`` int64.
 
+    One process makes it, which has all decisions; its metrics ask no other.
+
     ``seed`` draws the random router. The best single expert is the one with the best normalized performance on these
     very sequences: a bound for every constant router, not a router that could have been chosen in advance.
     """
@@ -72,16 +74,16 @@ def make_verdict(decisions: Mapping[str, Tensor], losses: LossTable, *, seed: in
 
 
 def _perplexity(losses: LossTable, nll_N: Tensor) -> list[float]:
-    metric = DomainPerplexity(num_domains=len(losses.expert_names))
+    metric = DomainPerplexity(num_domains=len(losses.expert_names), sync_on_compute=False)
     metric.update(nll_N, losses.tokens_N, losses.domain_N)
     return [float(value) for value in metric.compute()]
 
 
 def _row_of_losses(name: str, losses: LossTable, nll_N: Tensor) -> VerdictRow:
     own_N = losses.nll_NE.gather(1, losses.domain_N[:, None]).squeeze(1)
-    performance = NormalizedPerformance(num_domains=len(losses.expert_names))
+    performance = NormalizedPerformance(num_domains=len(losses.expert_names), sync_on_compute=False)
     performance.update(nll_N, own_N, losses.tokens_N, losses.domain_N)
-    regret = Regret()
+    regret = Regret(sync_on_compute=False)
     regret.update(nll_N, losses.nll_NE.min(dim=1).values, losses.tokens_N)
     perplexity = dict(zip(losses.expert_names, _perplexity(losses, nll_N), strict=True))
     return VerdictRow(name, float(performance.compute()), None, None, None, float(regret.compute()), perplexity, None)
@@ -89,7 +91,7 @@ def _row_of_losses(name: str, losses: LossTable, nll_N: Tensor) -> VerdictRow:
 
 def _row(name: str, losses: LossTable, expert_N: Tensor) -> VerdictRow:
     costs = _row_of_losses(name, losses, losses.nll_NE.gather(1, expert_N[:, None]).squeeze(1))
-    metric = RoutingConfusion(num_domains=len(losses.expert_names))
+    metric = RoutingConfusion(num_domains=len(losses.expert_names), sync_on_compute=False)
     metric.update(expert_N, losses.domain_N)
     confusion_EE = metric.compute()
     total_E = confusion_EE.sum(dim=1).double()

@@ -1,8 +1,12 @@
-"""Token counts of labelled sequences: all that a closed-form fit reads from the data (DESIGN.md 3.2)."""
+"""Token counts: all that a closed-form fit reads from the data (DESIGN.md 3.2)."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+TOKENS_AT_ONCE = 1 << 18  # the int64 copy that bincount makes of so many ids stays in the processor's cache
 
 
 def check_token_ids(ids_M: Tensor, vocab_size: int) -> None:
@@ -21,26 +25,41 @@ def check_token_ids(ids_M: Tensor, vocab_size: int) -> None:
         )
 
 
-def add_token_counts_(counts_EV: Tensor, ids_BT: Tensor, mask_BT: Tensor, domain_B: Tensor) -> Tensor:
-    """Add the real tokens of a batch to ``counts_EV`` ``(E, V)`` int64, in place, and return it.
-
-    ``ids_BT`` and ``domain_B`` are int64, ``mask_BT`` is bool, all on the CPU; a fully masked row weighs nothing.
+def add_token_counts_(counts_V: np.ndarray, ids_M: np.ndarray) -> None:
+    """Add the tokens of a run of ids (any integer type) to ``counts_V`` ``(V,)`` int64, in place.
 
     Raises:
-        ValueError: if a real token's id or a domain is out of range.
+        ValueError: if an id is not in the vocabulary.
     """
-    num_domains, vocab_size = counts_EV.shape
-    # NumPy counts on one thread; torch would start and join a team of them for every batch of some 10 µs of work.
-    ids, mask, domains = ids_BT.numpy(), mask_BT.numpy(), domain_B.numpy()
-    whole = bool(mask.all())  # packed blocks: nothing to select
-    present = np.unique(domains).tolist()
-    if present and not 0 <= present[0] <= present[-1] < num_domains:
-        raise ValueError(f"Expected domains from 0 to {num_domains - 1}, but got {present}.")
-    for domain in present:  # a batch holds few domains
-        of_domain = domains == domain
-        rows = ids if len(present) == 1 else ids[of_domain]
-        ids_M = rows.reshape(-1) if whole else rows[mask if len(present) == 1 else mask[of_domain]]
-        if ids_M.size and not 0 <= ids_M.min() <= ids_M.max() < vocab_size:
-            check_token_ids(torch.from_numpy(ids_M), vocab_size)
-        counts_EV.numpy()[domain] += np.bincount(ids_M, minlength=vocab_size)
-    return counts_EV
+    # NumPy counts on one thread; torch would start and join a team of them for every piece of some 100 µs of work.
+    vocab_size = len(counts_V)
+    for first in range(0, len(ids_M), TOKENS_AT_ONCE):
+        piece_M = ids_M[first : first + TOKENS_AT_ONCE]
+        if not 0 <= piece_M.min() <= piece_M.max() < vocab_size:
+            check_token_ids(torch.from_numpy(piece_M.astype(np.int64)), vocab_size)
+        counts_V += np.bincount(piece_M, minlength=vocab_size)
+
+
+@dataclass(frozen=True)
+class SparseCounts:
+    """Counts ``(E, V)`` without their zeros: for each domain its entries, int32 ascending, and how often, int64."""
+
+    ids: list[np.ndarray]
+    counts: list[np.ndarray]
+    vocab_size: int
+
+    def weighted_sum(self, weights_E: Tensor) -> Tensor:
+        """Return ``Σ_k w_k c_k`` ``(V,)`` float64, added up in the order of the domains."""
+        total_V = np.zeros(self.vocab_size, dtype=np.float64)
+        for ids_S, counts_S, weight in zip(self.ids, self.counts, weights_E.tolist(), strict=True):
+            total_V[ids_S] += weight * counts_S
+        return torch.from_numpy(total_V)
+
+    def dense(self, domains: range, low: int, high: int) -> Tensor:
+        """Return the counts of some domains and of the entries from ``low`` to ``high - 1``, ``(v, e)`` float64."""
+        block_ve = np.zeros((high - low, len(domains)), dtype=np.float64)
+        for column, domain in enumerate(domains):
+            ids_S = self.ids[domain]
+            first, last = np.searchsorted(ids_S, (low, high))
+            block_ve[ids_S[first:last] - low, column] = self.counts[domain][first:last]
+        return torch.from_numpy(block_ve)

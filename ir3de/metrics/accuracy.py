@@ -8,8 +8,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 class RoutingConfusion(MulticlassConfusionMatrix):
     """The confusion matrix ``(true domain, chosen expert)``, and the two accuracies that are read off it."""
 
-    def __init__(self, *, num_domains: int) -> None:
-        super().__init__(num_classes=num_domains)
+    def __init__(self, *, num_domains: int, sync_on_compute: bool = True) -> None:
+        super().__init__(num_classes=num_domains, sync_on_compute=sync_on_compute)
 
     def accuracy(self) -> dict[str, Tensor]:
         """Return the share of sequences routed to their domain's expert, in percent.

@@ -15,8 +15,8 @@ class DomainPerplexity(Metric):
     nll_E: Tensor
     tokens_E: Tensor
 
-    def __init__(self, *, num_domains: int) -> None:
-        super().__init__()
+    def __init__(self, *, num_domains: int, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
         self.add_state("nll_E", torch.zeros(num_domains, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("tokens_E", torch.zeros(num_domains, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -38,10 +38,10 @@ class NormalizedPerformance(Metric):
 
     higher_is_better = True
 
-    def __init__(self, *, num_domains: int) -> None:
-        super().__init__()
-        self.routed = DomainPerplexity(num_domains=num_domains)
-        self.own = DomainPerplexity(num_domains=num_domains)
+    def __init__(self, *, num_domains: int, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
+        self.routed = DomainPerplexity(num_domains=num_domains, sync_on_compute=sync_on_compute)
+        self.own = DomainPerplexity(num_domains=num_domains, sync_on_compute=sync_on_compute)
 
     def update(self, nll_B: Tensor, own_nll_B: Tensor, tokens_B: Tensor, domain_B: Tensor) -> None:
         """Add sequences: summed NLL under the chosen and under the domain's own expert, both ``(B,)`` in nats."""
@@ -66,8 +66,8 @@ class Regret(Metric):
     excess: Tensor
     tokens: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, sync_on_compute: bool = True) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
         self.add_state("excess", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 

@@ -1,6 +1,7 @@
 """Any router, closed-form or gradient-trained, through fit, validate, test and predict."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule
@@ -52,8 +53,8 @@ class RouterModule(LightningModule):
                 " List callbacks.FitRouter in `trainer.callbacks`."
             )
 
-    def training_step(self, batch: Batch) -> Tensor | None:
-        """Return the cross entropy of the router's scores, or nothing where a callback counts the batch."""
+    def training_step(self, batch: Any) -> Tensor | None:
+        """Return the cross entropy of the router's scores, or nothing where a callback adds up counts."""
         if self.router.closed_form:
             return None
         scores_BE = self.router(batch["input_ids"], batch["attention_mask"])
@@ -95,10 +96,11 @@ class RouterModule(LightningModule):
     def _score(self, batch: Batch) -> RoutingDecision:
         decision = self.predict_step(batch)
         assert self.confusion is not None, "created when the epoch starts"
-        self.confusion.update(decision.expert_B, batch["domain"])
+        if decision.names:
+            self.confusion.update(decision.expert_B, batch["domain"])
         return decision
 
     def _log(self, stage: str) -> None:
         assert self.confusion is not None, "created when the epoch starts"
         for name, value in self.confusion.accuracy().items():
-            self.log(f"{stage}/{name}", value.to(torch.float32), sync_dist=False)
+            self.log(f"{stage}/{name}", value.to(torch.float32), sync_dist=True)

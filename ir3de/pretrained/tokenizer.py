@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +10,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ir3de.files import replace_file
+
+DEFINITION, END_OF_TEXT = "tokenizer.json", "text_tokenizer.json"
 
 
 class TextTokenizer:
@@ -43,8 +45,21 @@ class TextTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``text_tokenizer.json`` (the id that ends a text) into ``folder``."""
-        replace_file(folder / "tokenizer.json", self.backend.to_str(pretty=True).encode())
-        replace_file(folder / "text_tokenizer.json", json.dumps({"end_of_text": self.end_of_text}).encode())
+        for name, content in self.files().items():
+            replace_file(folder / name, content)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the content of the files that ``save`` writes."""
+        return {
+            DEFINITION: self.backend.to_str(pretty=True).encode(),
+            END_OF_TEXT: json.dumps({"end_of_text": self.end_of_text}).encode(),
+        }
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        """Return the tokenizer of ``files``."""
+        end = json.loads(files[END_OF_TEXT])["end_of_text"]
+        return cls(Tokenizer.from_buffer(files[DEFINITION]), end_of_text=end)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -53,7 +68,6 @@ class TextTokenizer:
         Raises:
             FileNotFoundError: if the folder holds none.
         """
-        if not (folder / "tokenizer.json").is_file():
-            raise FileNotFoundError(f"Expected a tokenizer in `{folder}`, but there is no tokenizer.json.")
-        end = json.loads((folder / "text_tokenizer.json").read_text())["end_of_text"]
-        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), end_of_text=end)
+        if not (folder / DEFINITION).is_file():
+            raise FileNotFoundError(f"Expected a tokenizer in `{folder}`, but there is no {DEFINITION}.")
+        return cls.from_files({name: (folder / name).read_bytes() for name in (DEFINITION, END_OF_TEXT)})

@@ -1,7 +1,18 @@
-"""A saved router: a folder of safetensors and JSON whose hashes are checked before anything is used."""
+"""A saved router: a folder whose ``config.json`` names every other file by its content, so that a change is one rename.
 
+A change writes its files beside the old ones and then replaces ``config.json``: a reader sees the old router or the
+new one, and a command that is killed leaves the old one.
+"""
+
+import fcntl
 import hashlib
 import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,58 +21,138 @@ from torch import Tensor
 
 from ir3de.files import replace_file
 
-CONFIG, ROUTER, STATISTICS, EMBEDDINGS = (
-    "config.json",
-    "router.safetensors",
-    "statistics.safetensors",
-    "embeddings.safetensors",
+CONFIG = "config.json"
+ROUTER, STATISTICS, EMBEDDINGS = "router.safetensors", "statistics.safetensors", "embeddings.safetensors"
+FORMAT = 2
+_OURS = re.compile(
+    r"(router|statistics|embeddings)-[0-9a-f]{16}\.safetensors|\.(router|statistics|embeddings|config).*"
 )
-FORMAT = 1
+_ATTEMPTS = 20
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors; equal tensors are equal bytes."""
-    replace_file(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
+@dataclass(frozen=True)
+class Artifact:
+    """What a saved router's folder holds: its ``config`` and the checked content of each of its ``files``."""
+
+    folder: Path
+    config: dict[str, Any]
+    files: dict[str, bytes]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors of one of the files."""
+        return load(self.files[name])
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of one of the files."""
+        return str(self.config["files"][name])
 
 
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write ``config.json`` last: it names every other file of the folder with its SHA-256."""
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != CONFIG}
-    content = json.dumps({"format": FORMAT, **config, "files": files}, indent=2, sort_keys=True, ensure_ascii=False)
-    replace_file(folder / CONFIG, content.encode() + b"\n")
+def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Return tensors as safetensors; equal tensors are equal bytes."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the checked ``config.json`` of a saved router.
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of ``content`` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_artifact(folder: Path, config: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Write a router into ``folder``, over the one that may be there; equal routers are equal bytes.
+
+    Raises:
+        OSError: if it cannot be written, for want of room for example; the old router is left as it was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {name: sha256(content) for name, content in sorted(files.items())}
+    content = json.dumps({"format": FORMAT, **config, "files": digests}, indent=1, sort_keys=True, ensure_ascii=False)
+    try:
+        for name, digest in digests.items():
+            path = folder / stored_name(name, digest)
+            if not path.is_file() or path.stat().st_size != len(files[name]):
+                replace_file(path, files[name])
+        replace_file(folder / CONFIG, content.encode() + b"\n")
+    finally:
+        _remove_unnamed(folder)
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Return the router that is saved in ``folder``, whole: if it is changed meanwhile, it is read again.
 
     Raises:
         FileNotFoundError: if the folder is no saved router.
         ValueError: if a file is missing, truncated or changed, or the format is unknown.
     """
+    for _ in range(_ATTEMPTS):
+        config, seen = _read_config(folder)
+        files: dict[str, bytes] = {}
+        for name, digest in config["files"].items():
+            path = folder / stored_name(name, digest)
+            try:
+                files[name] = path.read_bytes()
+            except FileNotFoundError:
+                problem = f"The saved router's file `{path}` is missing. Copy the folder again, or fit again."
+                break
+            if sha256(files[name]) != digest:
+                problem = f"The saved router's file `{path}` is truncated or was changed. Copy it again, or fit again."
+                break
+        else:
+            return Artifact(folder, config, files)
+        if (folder / CONFIG).read_bytes() == seen:  # nobody changed the router: it is damaged
+            raise ValueError(problem)
+        time.sleep(0.05)
+    raise ValueError(f"The router in `{folder}` was changed {_ATTEMPTS} times while it was being read. Try again.")
+
+
+def stored_name(name: str, digest: str) -> str:
+    """Return the name on disk of a file: tensors carry their content in it, the tokenizer's keep their own."""
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-{digest[:16]}{dot}{suffix}" if suffix == "safetensors" else name
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Keep other commands from changing the router in ``folder`` meanwhile.
+
+    Raises:
+        FileNotFoundError: if the folder is no saved router.
+        ValueError: if another command is changing it.
+    """
+    _read_config(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ValueError(
+            f"Another command is changing the router in `{folder}`. Run this one when it is done."
+        ) from error
+    finally:
+        os.close(handle)
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], bytes]:
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(
             f"Expected a saved router in `{folder}`, but there is no {CONFIG}. Run `python main.py fit` first."
         )
+    content = (folder / CONFIG).read_bytes()
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+        config: dict[str, Any] = json.loads(content)
         known = config["format"] == FORMAT
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"`{folder / CONFIG}` is truncated or no router's ({error}). Fit the router again.") from error
     if not known:
-        raise ValueError(f"Expected router format {FORMAT} in `{folder}`, but got {config['format']}. Update ir3de.")
-    for name, expected in config["files"].items():
-        path = folder / name
-        if not path.is_file() or _sha256(path) != expected:
-            state = "is truncated or was changed" if path.is_file() else "is missing"
-            raise ValueError(f"The saved router's file `{path}` {state}. Copy the folder again, or fit again.")
-    return config
+        raise ValueError(f"Expected router format {FORMAT} in `{folder}`, but got {config['format']}. Fit it again.")
+    return config, content
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file whole."""
-    return load(path.read_bytes())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _remove_unnamed(folder: Path) -> None:
+    """Remove what no ``config.json`` names: the router before, or what a killed command left."""
+    named: set[str] = set()
+    if (folder / CONFIG).is_file():
+        config, _ = _read_config(folder)
+        named = {stored_name(name, digest) for name, digest in config["files"].items()}
+    for path in folder.iterdir():
+        if path.name not in named and _OURS.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Naive Bayes on tokens: the honest baseline, from the very same counts as the ridge (DESIGN.md 3.2)."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
@@ -9,7 +8,8 @@ from torch import Tensor
 from ir3de.functional.bayes import naive_bayes_scores
 from ir3de.pretrained.loading import load_tokenizer
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers.router import Choice
+from ir3de.routers.artifact import Artifact
+from ir3de.routers.choose import Choice
 from ir3de.routers.token_table import TokenTableRouter
 from ir3de.statistics.token_counts import TokenCounts
 
@@ -17,7 +17,7 @@ SMOOTHINGS = (0.1, 0.01, 0.03, 0.3, 1.0)
 
 
 class NaiveBayesRouter(TokenTableRouter):
-    """Multinomial naive Bayes over tokens with equal priors.
+    """Multinomial naive Bayes over tokens with equal priors. Its table ``(V, E)`` grows with the number of experts.
 
     Args:
         tokenizer: Whose ids are counted: a hub id, a folder, a GGUF file or package:NAME.
@@ -40,28 +40,27 @@ class NaiveBayesRouter(TokenTableRouter):
     def display_name(self) -> str:
         return "naive Bayes"
 
-    def token_scores(self, statistics: TokenCounts) -> Tensor:
-        return naive_bayes_scores(statistics.counts_EV, self.smoothing)
+    def solve(self, statistics: TokenCounts) -> None:
+        self.tabulate()
 
-    def settings(self) -> dict[str, Any]:
-        return {"smoothing": self.configured_smoothing}
-
-    def chosen(self) -> dict[str, Any]:
-        return {"smoothing": self.smoothing}
+    def rows(self, low: int, high: int) -> Tensor:
+        statistics = self._fitted()
+        counts_VE = statistics.sparse().dense(range(len(statistics.names)), low, high)
+        tokens_E = statistics.tokens_E.double()
+        return naive_bayes_scores(counts_VE, tokens_E, self.smoothing, vocab_size=statistics.vocab_size)
 
     def choices(self) -> list[Choice]:
         return [{"smoothing": value} for value in SMOOTHINGS] if self.configured_smoothing is None else []
 
-    def choose(self, choice: Choice) -> None:
-        """Set the smoothing, and make the table again."""
-        self.smoothing = choice["smoothing"]
-        assert self.statistics is not None, "choices are scored after the fit"
-        self.set_table(self.token_scores(self.statistics))
+    def settings(self) -> dict[str, Any]:
+        return {"smoothing": self.configured_smoothing}
 
-    def restore(self, tensors: dict[str, Tensor], chosen: dict[str, Any]) -> None:
-        super().restore(tensors, chosen)
+    def chosen(self) -> Choice:
+        return {"smoothing": self.smoothing}
+
+    def put(self, chosen: Choice) -> None:
         self.smoothing = chosen["smoothing"]
 
     @classmethod
-    def load_more(cls, folder: Path, config: dict[str, Any], tokenizer: TextTokenizer) -> Self:
-        return cls(tokenizer=tokenizer, **config["settings"])
+    def restored(cls, artifact: Artifact, tokenizer: TextTokenizer) -> Self:
+        return cls(tokenizer=tokenizer, **artifact.config["settings"])

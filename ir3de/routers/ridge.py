@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal, Self
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ir3de.functional.ridge import (
     Balance,
     RegularizationScale,
+    RidgePath,
     domain_weights,
     gram_from_counts,
     normalize_columns,
@@ -22,13 +24,17 @@ from ir3de.functional.ridge import (
 from ir3de.pretrained.embeddings import check_table, load_embedding_table, table_fingerprint
 from ir3de.pretrained.loading import load_tokenizer
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers.artifact import EMBEDDINGS, read_tensors, write_tensors
+from ir3de.routers.artifact import EMBEDDINGS, Artifact, tensor_bytes
 from ir3de.routers.bayes import NaiveBayesRouter
-from ir3de.routers.router import Choice, Router
+from ir3de.routers.choose import Choice
+from ir3de.routers.router import Router
 from ir3de.routers.token_table import Selector, TokenTableRouter
 from ir3de.statistics.token_counts import TokenCounts
 
 K_CANDIDATES = (10, 1, 2, 5, 25, 50, 100, 200)
+REGULARIZATIONS = (1e-2, *(10.0**i for i in range(-4, 7) if i != -2))
+System = tuple[Tensor, Tensor]
+BALANCES: tuple[Balance, ...] = ("domain", "none")
 PUBLISHED_NAMES: dict[Selector, str] = {
     "majority": "IR3DE-all (majority)",
     "mean": "IR3DE-avg (mean)",
@@ -64,9 +70,10 @@ class RidgeRouter(TokenTableRouter):
     Args:
         embeddings: Whose tokenizer and input embedding table the router uses: a hub id, a folder (an expert's own,
             for example), a GGUF file, or package:NAME. Independent of the experts' tokenizers.
-        regularization: λ of the ridge.
+        regularization: λ of the ridge; null chooses it on validation data, from a path of eleven.
         regularization_scale: Whether λ is absolute, as published, or times the mean diagonal of the Gram matrix.
-        balance: `domain` gives every domain the same weight; `none` every token, as published.
+        balance: `domain` gives every domain the same weight; `none` every token, as published; null chooses on
+            validation data.
         normalize: Divide each expert's coefficients and bias by the coefficients' norm, as the published code does.
         selector: How tokens decide: majority (IR3DE-all), mean (IR3DE-avg), entropy_top_k (IR3DE); null chooses it
             on validation data.
@@ -79,30 +86,38 @@ class RidgeRouter(TokenTableRouter):
         self,
         *,
         embeddings: str | Embeddings,
-        regularization: float = 1e-2,
+        regularization: float | None = 1e-2,
         regularization_scale: RegularizationScale = "absolute",
-        balance: Balance = "domain",
+        balance: Literal["domain", "none"] | None = "domain",
         normalize: bool = False,
         selector: Literal["majority", "mean", "entropy_top_k"] | None = None,
         k: int | None = None,
         embedding_table: Literal["copy", "pointer"] = "copy",
     ) -> None:
-        if regularization < 0:
-            raise ValueError(f"Expected `regularization` to be at least 0, but got {regularization}.")
+        if regularization is not None and regularization < 0:
+            raise ValueError(f"Expected `regularization` to be at least 0 or null, but got {regularization}.")
         if k is not None and k < 1:
             raise ValueError(f"Expected `k` to be at least 1 or null, but got {k}.")
         if k is not None and selector in ("majority", "mean"):
             raise ValueError(f"`k` is for the selector entropy_top_k, but got k={k} with {selector}. Set `k: null`.")
         super().__init__(selector=selector or "entropy_top_k", k=k or K_CANDIDATES[0])
         self._embeddings = embeddings
-        self.regularization = regularization
+        self._settings: dict[str, Any] = {
+            "regularization": regularization,
+            "regularization_scale": regularization_scale,
+            "balance": balance,
+            "normalize": normalize,
+            "selector": selector,
+            "k": k,
+            "embedding_table": embedding_table,
+        }
+        self.regularization = REGULARIZATIONS[0] if regularization is None else regularization
         self.regularization_scale: RegularizationScale = regularization_scale
-        self.balance: Balance = balance
+        self.balance: Balance = balance or BALANCES[0]
         self.normalize = normalize
-        self.configured_selector: Selector | None = selector
-        self.configured_k = k
         self.embedding_table = embedding_table
         self.weight_DE = torch.empty(0)
+        self._last: tuple[TokenCounts, Balance, System] | None = None
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -113,106 +128,150 @@ class RidgeRouter(TokenTableRouter):
     def tokenizer(self) -> TextTokenizer:
         return self.embeddings.tokenizer
 
+    @cached_property
+    def _table(self) -> tuple[str, bytes]:
+        """The table's fingerprint, and its file where the artifact has a copy: made once, it never changes."""
+        table_VD = self.embeddings.table_VD
+        return table_fingerprint(table_VD), tensor_bytes({"embeddings": table_VD})
+
     @property
     def display_name(self) -> str:
         return PUBLISHED_NAMES[self.selector].replace("top-k", f"top-{self.k}")
 
-    def token_scores(self, statistics: TokenCounts) -> Tensor:
-        """Solve ``W`` ``(D + 1, E)`` float64 and return ``S = ẼW``; the same counts give the same bytes here."""
+    @property
+    def keeps_scores(self) -> bool:
+        """With more experts than embedding features, the mean is cheaper made from the embeddings."""
+        return len(self.expert_names) <= self.embeddings.table_VD.shape[1]
+
+    def solve(self, statistics: TokenCounts) -> None:
+        """Solve ``W`` ``(D + 1, E)`` float64 and make the table of ``S = ẼW``; equal counts give equal bytes here."""
         with _one_thread():
-            by_name = sorted(range(len(statistics.names)), key=statistics.names.__getitem__)
-            counts_EV = statistics.counts_EV[by_name]
-            table_VD = self.embeddings.table_VD[: counts_EV.shape[1]]
-            weights_E = domain_weights(counts_EV.sum(dim=1), self.balance)
-            xx_DD, xy_DE = gram_from_counts(table_VD, counts_EV, weights_E)
-            weight_DE = solve_ridge(xx_DD, xy_DE, self.regularization, self.regularization_scale)
-            if self.normalize:
-                weight_DE = normalize_columns(weight_DE)
-            in_bank_order = torch.tensor(by_name).argsort()
-            self.weight_DE = weight_DE[:, in_bank_order].contiguous()
-            return with_bias(table_VD) @ self.weight_DE
+            system = self._system(statistics, self.balance)
+            self._use(solve_ridge(*system, self.regularization, self.regularization_scale))
+
+    def rows(self, low: int, high: int) -> Tensor:
+        return with_bias(self.embeddings.table_VD[low:high]) @ self.weight_DE
+
+    def mean_scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        if self.keeps_scores:
+            return super().mean_scores(input_ids, attention_mask)
+        x_MD = with_bias(self.embeddings.table_VD[input_ids[attention_mask].cpu()])
+        row_M = attention_mask.nonzero()[:, 0].cpu()
+        mean_BD = torch.zeros(len(input_ids), x_MD.shape[1], dtype=torch.float64).index_add_(0, row_M, x_MD)
+        return mean_BD / attention_mask.sum(dim=1, keepdim=True).cpu() @ self.weight_DE
 
     def settings(self) -> dict[str, Any]:
+        return dict(self._settings)
+
+    def chosen(self) -> Choice:
         return {
-            "regularization": self.regularization,
-            "regularization_scale": self.regularization_scale,
             "balance": self.balance,
-            "normalize": self.normalize,
-            "selector": self.configured_selector,
-            "k": self.configured_k,
-            "embedding_table": self.embedding_table,
+            "regularization": self.regularization,
+            "selector": self.selector,
+            "k": self.k if self.selector == "entropy_top_k" else None,
         }
 
-    def chosen(self) -> dict[str, Any]:
-        return {"selector": self.selector, "k": self.k if self.selector == "entropy_top_k" else None}
+    def put(self, chosen: Choice) -> None:
+        self.balance, self.regularization = chosen["balance"], chosen["regularization"]
+        self.selector, self.k = chosen["selector"], chosen["k"]
 
     def choices(self) -> list[Choice]:
-        by_k = [self.configured_k] if self.configured_k else K_CANDIDATES
-        every: list[Choice] = [{"selector": "entropy_top_k", "k": k} for k in by_k]
-        every += [{"selector": "mean", "k": None}, {"selector": "majority", "k": None}]
-        open_ = [c for c in every if self.configured_selector in (None, c["selector"])]
-        return open_ if len(open_) > 1 else []
+        given = self._settings
+        by_k = [given["k"]] if given["k"] else K_CANDIDATES
+        votes: list[Choice] = [{"selector": "entropy_top_k", "k": k} for k in by_k]
+        votes += [{"selector": "mean", "k": None}, {"selector": "majority", "k": None}]
+        every = [
+            {"balance": balance, "regularization": regularization, **vote}
+            for balance in ([given["balance"]] if given["balance"] else BALANCES)
+            for regularization in (REGULARIZATIONS if given["regularization"] is None else [given["regularization"]])
+            for vote in votes
+            if given["selector"] in (None, vote["selector"])
+        ]
+        return every if len(every) > 1 else []
 
-    def choose(self, choice: Choice) -> None:
-        self.selector, self.k = choice["selector"], choice["k"]
+    def explore(self) -> Iterator[Choice]:
+        """Put the router into each choice; all λ come from one eigendecomposition for each ``balance``."""
+        choices = self.choices()
+        for balance, of_balance in groupby(choices, key=itemgetter("balance")):
+            with _one_thread():
+                system = self._system(self._fitted(), balance)
+                several = self._settings["regularization"] is None
+                path = RidgePath(*system) if several else None
+            for regularization, of_both in groupby(of_balance, key=itemgetter("regularization")):
+                with _one_thread():
+                    scale = self.regularization_scale
+                    solved = path.solve(regularization, scale) if path else solve_ridge(*system, regularization, scale)
+                    self._use(solved)
+                for choice in of_both:
+                    self.put(choice)
+                    yield choice
+
+    def effective_regularization(self) -> float:
+        """Return λ over the mean diagonal of the Gram matrix: how much it shrinks, whatever the size of the data."""
+        if self.regularization_scale == "mean_diagonal":
+            return self.regularization
+        with _one_thread():
+            xx_DD, _ = self._system(self._fitted(), self.balance)
+        return self.regularization / float(xx_DD.diagonal().mean())
 
     def siblings(self) -> dict[str, Router]:
         """Return the three selectors over this table and naive Bayes over these counts, each as a router."""
-        assert self.statistics is not None, "siblings come from the fit's counts"
         siblings: dict[str, Router] = {name: self.with_selector(key) for key, name in PUBLISHED_NAMES.items()}
         bayes = NaiveBayesRouter(tokenizer=self.tokenizer)
-        bayes.fit(self.statistics)
+        bayes.fit(self._fitted())
         return siblings | {bayes.display_name: bayes}
 
     def with_selector(self, selector: Selector) -> "RidgeRouter":
-        """Return this router with another selector, whose k is open where this one's was; the table is shared."""
-        k = self.configured_k if selector == "entropy_top_k" else None
-        settings = self.settings() | {"selector": selector, "k": k}
-        twin = RidgeRouter(embeddings=self.embeddings, **settings)
-        twin.statistics, twin.expert_names, twin.weight_DE = self.statistics, self.expert_names, self.weight_DE
-        twin.scores_VE, twin.winner_V, twin.rank_V = self.scores_VE, self.winner_V, self.rank_V
+        """Return this router with another selector, whose k is chosen where this one's was open."""
+        k = self._settings["k"] if selector == "entropy_top_k" else None
+        fixed = {"balance": self.balance, "regularization": self.regularization, "selector": selector, "k": k}
+        twin = RidgeRouter(embeddings=self.embeddings, **self._settings | fixed)
+        twin._last = self._last
+        twin.fit(self._fitted())
         return twin
 
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | {"weight": self.weight_DE}
 
-    def restore(self, tensors: dict[str, Tensor], chosen: dict[str, Any]) -> None:
-        super().restore(tensors, chosen)
-        self.weight_DE = tensors["weight"]
-        self.choose(chosen)
+    def take(self, tensors: dict[str, Tensor]) -> None:
+        super().take(tensors)
+        self.weight_DE = tensors.get("weight", self.weight_DE)
 
-    def save_more(self, folder: Path) -> dict[str, Any]:
-        """Write the embedding table, or leave it at its source, and return its identity."""
+    def reads(self) -> dict[str, Any]:
+        return super().reads() | {"embeddings": self._table[0]}
+
+    def about(self) -> dict[str, Any]:
         table_VD = self.embeddings.table_VD
-        if self.embedding_table == "copy":
-            write_tensors(folder / EMBEDDINGS, {"embeddings": table_VD})
-        return {
-            "embeddings": {
-                "source": self.embeddings.source,
-                "shape": list(table_VD.shape),
-                "fingerprint": table_fingerprint(table_VD),
-            },
-            "weights": self._weights(),
-        }
+        return {"embeddings_source": self.embeddings.source, "embeddings_shape": list(table_VD.shape)}
+
+    def files(self) -> dict[str, bytes]:
+        return super().files() | ({EMBEDDINGS: self._table[1]} if self.embedding_table == "copy" else {})
 
     @classmethod
-    def load_more(cls, folder: Path, config: dict[str, Any], tokenizer: TextTokenizer) -> Self:
-        saved = config["embeddings"]
+    def restored(cls, artifact: Artifact, tokenizer: TextTokenizer) -> Self:
+        config, source = artifact.config, artifact.config["embeddings_source"]
         if config["settings"]["embedding_table"] == "copy":
-            table_VD = read_tensors(folder / EMBEDDINGS)["embeddings"]
+            table_VD = artifact.tensors(EMBEDDINGS)["embeddings"]
         else:
-            table_VD = load_embedding_table(saved["source"])
-        if table_fingerprint(table_VD) != saved["fingerprint"]:
+            table_VD = load_embedding_table(source)
+        if table_fingerprint(table_VD) != config["reads"]["embeddings"]:
             raise ValueError(
-                f"The embedding table of `{saved['source']}` is not the one that the router in `{folder}` was fitted"
-                f" with ({saved['fingerprint'][:12]}). Bring that one back, or fit again."
+                f"The embedding table of `{source}` is not the one that the router in `{artifact.folder}` was fitted"
+                f" with ({config['reads']['embeddings'][:12]}). Bring that one back, or fit again."
             )
-        return cls(embeddings=Embeddings(saved["source"], tokenizer, table_VD), **config["settings"])
+        return cls(embeddings=Embeddings(source, tokenizer, table_VD), **config["settings"])
 
-    def _weights(self) -> dict[str, float]:
-        assert self.statistics is not None, "a saved router is fitted"
-        weights_E = domain_weights(self.statistics.tokens_E, self.balance)
-        return dict(zip(self.statistics.names, weights_E.tolist(), strict=True))
+    def _system(self, statistics: TokenCounts, balance: Balance) -> System:
+        """Return the Gram matrix and the right side; the last ones are kept, since λ and votes change neither."""
+        if self._last is None or self._last[0] is not statistics or self._last[1] != balance:
+            table_VD = self.embeddings.table_VD[: statistics.vocab_size]
+            system = gram_from_counts(table_VD, statistics.sparse(), domain_weights(statistics.tokens_E, balance))
+            self._last = (statistics, balance, system)
+        return self._last[2]
+
+    def _use(self, weight_DE: Tensor) -> None:
+        self.weight_DE = normalize_columns(weight_DE) if self.normalize else weight_DE
+        self.tabulate()
 
 
 @contextmanager

@@ -1,73 +1,107 @@
 """Routers that are a table over the vocabulary: routing is a gather and a vote (DESIGN.md 3.2)."""
 
 from abc import abstractmethod
-from pathlib import Path
-from typing import Any, Literal, Self
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ir3de.files import replace_folder
 from ir3de.functional.counts import check_token_ids
-from ir3de.functional.votes import entropy_ranks, entropy_top_k, majority, mean
-from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers.artifact import ROUTER, STATISTICS, read_config, read_tensors, write_config, write_tensors
-from ir3de.routers.router import Router
+from ir3de.functional.votes import (
+    Votes,
+    all_votes,
+    entropy_top_k_votes,
+    mean,
+    plurality,
+    ranks,
+    token_entropy,
+    vote_shares,
+)
+from ir3de.routers.choose import Choice, ScoredChoice, ValidationBatches, best_choice
+from ir3de.routers.closed_form import ClosedFormRouter
 from ir3de.statistics.token_counts import TokenCounts
 
 Selector = Literal["majority", "mean", "entropy_top_k"]
+_SCORES_AT_ONCE = 1 << 23  # 64 MiB of token scores
 
 
-class TokenTableRouter(Router):
+class TokenTableRouter(ClosedFormRouter[TokenCounts]):
     """A router whose token scores depend on nothing but the token's id.
 
-    ``fit`` makes the table from counts: ``scores_VE`` ``(V, E)`` float64, ``winner_V`` (the expert each entry votes
-    for) and ``rank_V`` (the entry's place by (entropy, id)), both int32. The counts travel in checkpoints; the
-    table is derived from them.
+    ``winner_V`` (the expert each entry votes for) and ``rank_V`` (the entry's place by (entropy, id)), both int32, do
+    not grow with the number of experts. ``scores_VE`` ``(V, E)`` float64 is kept while ``keeps_scores``.
     """
 
     scores_VE: Tensor
     winner_V: Tensor
     rank_V: Tensor
 
-    closed_form = True
-
     def __init__(self, *, selector: Selector, k: int | None = None) -> None:
         super().__init__()
         self.selector: Selector = selector
         self.k = k
-        self.statistics: TokenCounts | None = None
         for name in ("scores_VE", "winner_V", "rank_V"):
             self.register_buffer(name, torch.empty(0), persistent=False)
 
     @abstractmethod
-    def token_scores(self, statistics: TokenCounts) -> Tensor:
-        """Return the table ``(V, E)`` float64 that the counts give."""
+    def rows(self, low: int, high: int) -> Tensor:
+        """Return the token scores of the entries from ``low`` to ``high - 1``, ``(high - low, E)`` float64."""
 
-    def fit(self, statistics: TokenCounts) -> None:
-        """Make the table from ``statistics``, which are kept.
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether the whole table of token scores is kept."""
+        return True
 
-        Raises:
-            ValueError: if the counts were made by another tokenizer, or a domain has no tokens.
+    @abstractmethod
+    def choices(self) -> list[Choice]:
+        """Return what is left to choose on validation data, the preferred first."""
+
+    def explore(self) -> Iterator[Choice]:
+        """Put the router into each of ``choices``, and yield it."""
+        for choice in self.choices():
+            self.put(choice)
+            self.solve(self._fitted())
+            yield choice
+
+    def basis(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer.fingerprint, "vocab_size": self.tokenizer.vocab_size}
+
+    def tabulate(self) -> None:
+        """Make the table from ``rows``, a piece of the vocabulary at a time."""
+        vocab_size, num_experts = self.tokenizer.vocab_size, len(self.expert_names)
+        step = max(256, min(8192, _SCORES_AT_ONCE // num_experts))
+        winners, entropies, kept = [], [], []
+        for low in range(0, vocab_size, step):
+            scores_vE = self.rows(low, min(low + step, vocab_size))
+            winners.append(scores_vE.argmax(dim=1).to(torch.int32))  # the first of equals
+            entropies.append(token_entropy(scores_vE))
+            if self.keeps_scores:
+                kept.append(scores_vE)
+        device = self.winner_V.device
+        self.scores_VE = (torch.cat(kept) if kept else torch.empty(0, dtype=torch.float64)).to(device)
+        self.winner_V = torch.cat(winners).to(device)
+        self.rank_V = ranks(torch.cat(entropies)).to(device)
+
+    def solve_and_choose(self, statistics: TokenCounts) -> None:
+        """Solve, with what is open chosen by routing accuracy, mean over domains, on the sequences that are kept.
+
+        A function of the statistics, so that an expert that was removed has left no trace in it. Where no domain has
+        validation data, the preferred choice is taken.
         """
-        if statistics.tokenizer != self.tokenizer.fingerprint:
-            raise ValueError(
-                f"Expected counts made by the router's tokenizer ({self.tokenizer.fingerprint[:12]}), but they were"
-                f" made by {statistics.tokenizer[:12]}. Fit the router again with its own tokenizer."
-            )
-        empty = [n for n, t in zip(statistics.names, statistics.tokens_E.tolist(), strict=True) if t == 0]
-        if empty:
-            raise ValueError(f"Expected training tokens for every domain, but {empty} have none. Check `data.domains`.")
-        self.statistics = statistics
-        self.expert_names = statistics.names
-        self.set_table(self.token_scores(statistics))
+        self.scored = []
+        if self.choices():
+            batches = ValidationBatches.of(statistics)
+            if batches.batches:
+                self.scored = [ScoredChoice(choice, batches.accuracy_mean(self)) for choice in self.explore()]
+            self.put(best_choice(self.scored) if self.scored else self.choices()[0])
+        self.solve(statistics)
 
-    def set_table(self, scores_VE: Tensor) -> None:
-        """Use ``scores_VE`` ``(V, E)`` and derive each entry's vote and entropy rank from it."""
-        device = self.scores_VE.device
-        self.scores_VE = scores_VE.to(device)
-        self.winner_V = scores_VE.argmax(dim=1).to(torch.int32).to(device)
-        self.rank_V = entropy_ranks(scores_VE).to(device)
+    @property
+    def unchecked(self) -> list[str]:
+        """The experts without validation data, if something was chosen: it was chosen without a look at them."""
+        shares = self._fitted().shares if self.choices() else {}
+        return [name for name, share in shares.items() if not len(share.validation)]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return scores ``(B, E)`` float64: shares of votes, or the mean of the token scores.
@@ -75,91 +109,35 @@ class TokenTableRouter(Router):
         Raises:
             ValueError: if a real token's id is not in the vocabulary.
         """
-        check_token_ids(input_ids.masked_select(attention_mask), len(self.scores_VE))
+        check_token_ids(input_ids.masked_select(attention_mask), len(self.winner_V))
         if self.selector == "mean":
-            return mean(input_ids, attention_mask, self.scores_VE)
-        num_experts = self.scores_VE.shape[1]
+            return self.mean_scores(input_ids, attention_mask)
+        return vote_shares(self._votes(input_ids, attention_mask), len(self.expert_names))
+
+    def best(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        if self.selector == "mean":
+            return super().best(input_ids, attention_mask)
+        check_token_ids(input_ids.masked_select(attention_mask), len(self.winner_V))
+        return plurality(self._votes(input_ids, attention_mask), len(self.expert_names))
+
+    def mean_scores(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the mean of the token scores ``(B, E)`` float64."""
+        return mean(input_ids, attention_mask, self.scores_VE)
+
+    def _votes(self, ids_BT: Tensor, mask_BT: Tensor) -> Votes:
         if self.selector == "majority":
-            return majority(input_ids, attention_mask, self.winner_V, num_experts)
+            return all_votes(ids_BT, mask_BT, self.winner_V)
         assert self.k is not None, "k is chosen before the router is used"
-        return entropy_top_k(input_ids, attention_mask, self.winner_V, self.rank_V, k=self.k, num_experts=num_experts)
+        return entropy_top_k_votes(ids_BT, mask_BT, self.winner_V, self.rank_V, k=self.k)
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the counts and what was chosen, as plain values that load with ``weights_only=True``."""
-        return {} if self.statistics is None else self.statistics.state() | {"chosen": self.chosen()}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore a checkpoint's counts and choices, and solve again."""
-        if state:
-            self.fit(TokenCounts.from_state(state))
-            self.choose(state["chosen"])
-
-    @abstractmethod
-    def chosen(self) -> dict[str, Any]:
-        """Return what is in force of the things that can be chosen on validation data."""
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write the router as a folder, in one step; equal routers are equal bytes.
-
-        Raises:
-            ValueError: if the router is not fitted.
-        """
-        if self.statistics is None:
-            raise ValueError(f"Expected a fitted router to save in `{folder}`. Run `python main.py fit` first.")
-        with replace_folder(Path(folder)) as new:
-            write_tensors(new / ROUTER, self.tensors())
-            self.statistics.save(new / STATISTICS)
-            self.tokenizer.save(new)
-            write_config(
-                new,
-                {
-                    "router": type(self).__name__,
-                    "experts": list(self.expert_names),
-                    "tokens": dict(zip(self.expert_names, self.statistics.tokens_E.tolist(), strict=True)),
-                    "tokenizer": self.tokenizer.fingerprint,
-                    "settings": self.settings(),
-                    "chosen": self.chosen(),
-                    **self.save_more(new),
-                },
-            )
-
-    @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Self:
-        """Read a router that ``save_pretrained`` wrote; it routes, and solves again, without any language model.
-
-        Raises:
-            FileNotFoundError: if the folder is no saved router.
-            ValueError: if a file is truncated, the tokenizer is another one, or the router is of another class.
-        """
-        folder = Path(folder)
-        config = read_config(folder)
-        if config["router"] != cls.__name__:
-            raise ValueError(f"Expected a {cls.__name__} in `{folder}`, but it holds a {config['router']}.")
-        tokenizer = TextTokenizer.from_folder(folder)
-        statistics = TokenCounts.load(folder / STATISTICS)
-        if not config["tokenizer"] == tokenizer.fingerprint == statistics.tokenizer:
-            raise ValueError(
-                f"The router in `{folder}` was made for tokenizer {config['tokenizer'][:12]} and its counts with"
-                f" {statistics.tokenizer[:12]}, but the folder has tokenizer {tokenizer.fingerprint[:12]}. Fit again."
-            )
-        router = cls.load_more(folder, config, tokenizer)
-        router.statistics, router.expert_names = statistics, statistics.names
-        router.restore(read_tensors(folder / ROUTER), config["chosen"])
-        return router
+    def read_statistics(self, content: bytes, *, where: str) -> TokenCounts:
+        return TokenCounts.from_bytes(content, where=where)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what ``router.safetensors`` holds."""
-        return {"scores": self.scores_VE, "winner": self.winner_V, "rank": self.rank_V}
+        kept = {"scores": self.scores_VE} if self.keeps_scores else {}
+        return kept | {"winner": self.winner_V, "rank": self.rank_V}
 
-    def restore(self, tensors: dict[str, Tensor], chosen: dict[str, Any]) -> None:
-        """Take over saved tensors and choices, without solving."""
-        self.scores_VE, self.winner_V, self.rank_V = (tensors[name] for name in ("scores", "winner", "rank"))
-
-    def save_more(self, folder: Path) -> dict[str, Any]:
-        """Write files of the router's own into ``folder`` and return what ``config.json`` says of them."""
-        return {}
-
-    @classmethod
-    @abstractmethod
-    def load_more(cls, folder: Path, config: dict[str, Any], tokenizer: TextTokenizer) -> Self:
-        """Return an unfitted router with the saved settings."""
+    def take(self, tensors: dict[str, Tensor]) -> None:
+        if tensors:
+            self.winner_V, self.rank_V = tensors["winner"], tensors["rank"]
+            self.scores_VE = tensors.get("scores", torch.empty(0, dtype=torch.float64))

@@ -1,95 +1,180 @@
 """Token counts per domain: the whole knowledge of a closed-form token router, in integers (DESIGN.md 3.2)."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from torch import Tensor
 
-from ir3de.files import replace_file
-from ir3de.functional.counts import add_token_counts_
+from ir3de.functional.counts import SparseCounts
+from ir3de.statistics.held_out import NO_BAGS, TokenBags
+from ir3de.statistics.statistics import Statistics
+
+METADATA = "ir3de"
+NO_SOURCES = np.zeros(0, dtype=np.int64)
+_LARGEST = np.iinfo(np.int64).max
 
 
-@dataclass(frozen=True, slots=True)
-class TokenCounts:
-    """How often each vocabulary entry occurs in each domain.
+@dataclass(frozen=True)
+class DomainCounts:
+    """How often each vocabulary entry occurs in one domain's training text, and its held-out sequences.
 
-    ``counts_EV`` is ``(E, V)`` int64, a row per name of ``names``, in that order; ``tokenizer`` is the fingerprint of
-    the tokenizer that made the ids.
+    ``ids_S`` int32, ascending, are the entries that occur at all, and ``counts_S`` int64 how often: a small domain
+    takes little room. See ``Share`` for ``sources``.
     """
 
-    names: tuple[str, ...]
-    counts_EV: Tensor
-    tokenizer: str
+    ids_S: np.ndarray
+    counts_S: np.ndarray
+    validation: TokenBags = NO_BAGS
+    sources: np.ndarray = field(default_factory=lambda: NO_SOURCES)
 
     @classmethod
-    def zeros(cls, names: Sequence[str], *, vocab_size: int, tokenizer: str) -> Self:
-        """Return the counts of no text.
+    def from_dense(
+        cls, counts_V: np.ndarray, *, validation: TokenBags = NO_BAGS, sources: np.ndarray = NO_SOURCES
+    ) -> Self:
+        """Return the counts ``(V,)`` of a whole vocabulary without their zeros."""
+        ids_S = np.flatnonzero(counts_V)
+        return cls(ids_S.astype(np.int32), counts_V[ids_S].astype(np.int64), validation, np.unique(sources))
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens."""
+        return sum(self.counts_S.tolist())  # Python's integers do not overflow
+
+    @property
+    def empty(self) -> bool:
+        return len(self.ids_S) == 0
+
+    def __add__(self, other: Self) -> Self:
+        """Return the counts of both texts.
 
         Raises:
-            ValueError: if two domains have one name.
+            ValueError: if the tokens of both are more than an int64 holds.
         """
-        if len(set(names)) != len(names):
-            raise ValueError(f"Expected every domain to have a name of its own, but got {list(names)}.")
-        return cls(tuple(names), torch.zeros(len(names), vocab_size, dtype=torch.int64), tokenizer)
+        if self.tokens + other.tokens > _LARGEST:
+            raise ValueError(
+                f"Expected at most {_LARGEST} tokens in a domain, but {self.tokens} and {other.tokens} are more."
+            )
+        ids_S, places = np.unique(np.concatenate([self.ids_S, other.ids_S]), return_inverse=True)
+        counts_S = np.zeros(len(ids_S), dtype=np.int64)
+        np.add.at(counts_S, places, np.concatenate([self.counts_S, other.counts_S]))
+        sources = np.unique(np.concatenate([self.sources, other.sources]))
+        return type(self)(ids_S, counts_S, self.validation + other.validation, sources)
+
+    def dense(self, vocab_size: int) -> np.ndarray:
+        """Return the counts of the whole vocabulary ``(V,)`` int64."""
+        counts_V = np.zeros(vocab_size, dtype=np.int64)
+        counts_V[self.ids_S] = self.counts_S
+        return counts_V
+
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies this share: numbers, and SHA-256 of counts, held-out sequences and sources."""
+        counts = hashlib.sha256(self.ids_S.astype("<i4").tobytes())
+        counts.update(self.counts_S.astype("<i8").tobytes())
+        return {
+            "tokens": self.tokens,
+            "counts": counts.hexdigest(),
+            "validation_sequences": len(self.validation),
+            "validation": self.validation.digest(),
+            "sources": hashlib.sha256(self.sources.astype("<i8").tobytes()).hexdigest(),
+        }
+
+
+@dataclass(frozen=True)
+class TokenCounts(Statistics[DomainCounts]):
+    """The counts of every expert's domain; ``basis`` has the tokenizer's fingerprint and its vocabulary's size."""
+
+    @classmethod
+    def of(cls, shares: Mapping[str, DomainCounts], *, vocab_size: int, tokenizer: str) -> Self:
+        """Return the counts of ``shares``, whose ids the tokenizer with the fingerprint ``tokenizer`` made."""
+        return cls(dict(shares), {"tokenizer": tokenizer, "vocab_size": vocab_size})
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary."""
+        return int(self.basis["vocab_size"])
+
+    @property
+    def tokenizer(self) -> str:
+        """The fingerprint of the tokenizer that made the ids."""
+        return str(self.basis["tokenizer"])
 
     @property
     def tokens_E(self) -> Tensor:
-        """Tokens of each domain, ``(E,)`` int64."""
-        return self.counts_EV.sum(dim=1)
+        """Training tokens of each domain, ``(E,)`` int64."""
+        return torch.tensor([share.tokens for share in self.shares.values()], dtype=torch.int64)
 
-    def count_(self, ids_BT: Tensor, mask_BT: Tensor, domain_B: Tensor) -> None:
-        """Count a batch in place; see ``add_token_counts_`` for shapes and errors."""
-        add_token_counts_(self.counts_EV, ids_BT, mask_BT, domain_B)
+    @property
+    def counts_EV(self) -> Tensor:
+        """All counts ``(E, V)`` int64, zeros included: for few experts."""
+        return torch.from_numpy(np.stack([share.dense(self.vocab_size) for share in self.shares.values()]))
 
-    def __add__(self, other: "TokenCounts") -> "TokenCounts":
-        """Return the counts of both texts, which must have the same domains and the same tokenizer.
+    def sparse(self) -> SparseCounts:
+        """Return the counts of all domains without their zeros, for the solve."""
+        return SparseCounts([share.ids_S for share in self.shares.values()],
+                            [share.counts_S for share in self.shares.values()], self.vocab_size)  # fmt: skip
 
-        Raises:
-            ValueError: if they do not.
-        """
-        if self.tokenizer != other.tokenizer or self.counts_EV.shape[1] != other.counts_EV.shape[1]:
-            raise ValueError(
-                f"Expected counts made by one tokenizer, but got {self.tokenizer[:12]} ({self.counts_EV.shape[1]}"
-                f" entries) and {other.tokenizer[:12]} ({other.counts_EV.shape[1]} entries). Count again with one."
-            )
-        if self.names != other.names:
-            raise ValueError(f"Expected the same domains in the same order, but got {self.names} and {other.names}.")
-        return TokenCounts(self.names, self.counts_EV + other.counts_EV, self.tokenizer)
-
-    def state(self) -> dict[str, Any]:
-        """Return the counts as plain values, which a checkpoint loads with ``weights_only=True``."""
-        return {"names": list(self.names), "counts": self.counts_EV, "tokenizer": self.tokenizer}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Return the counts of a ``state``; other keys in it are ignored."""
-        return cls(tuple(state["names"]), state["counts"], state["tokenizer"])
-
-    def save(self, path: Path) -> None:
-        """Write the counts as safetensors; equal counts are equal bytes."""
+    def to_bytes(self) -> bytes:
+        shares = list(self.shares.values())
+        counts_M = _join([share.counts_S for share in shares], np.int64)
+        small = not len(counts_M) or int(counts_M.max()) <= np.iinfo(np.int32).max
+        tensors = {
+            "ids": _join([share.ids_S for share in shares], np.int32),
+            "counts": counts_M.astype(np.int32) if small else counts_M,
+            "entries": _sizes([share.ids_S for share in shares]),
+            "validation_ids": _join([share.validation.ids_M for share in shares], np.int32),
+            "validation_lengths": _join([np.diff(share.validation.offsets) for share in shares], np.int64),
+            "validation_sequences": np.array([len(share.validation) for share in shares], dtype=np.int64),
+            "source_hashes": _join([share.sources for share in shares], np.int64),
+            "sources": _sizes([share.sources for share in shares]),
+        }
         # One metadata key only: safetensors writes several in no fixed order.
-        about = {"format": 1, "names": list(self.names), "tokenizer": self.tokenizer}
-        replace_file(path, save({"counts": self.counts_EV.contiguous()}, {"ir3de": json.dumps(about, sort_keys=True)}))
+        return save(tensors, {METADATA: json.dumps({"names": self.names, "basis": self.basis}, sort_keys=True)})
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read counts that ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if the file is truncated or holds something else.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(f"Expected token counts at `{path}`, but there is no such file.")
+    def from_bytes(cls, content: bytes, *, where: str) -> Self:
         try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads(file.metadata()["ir3de"])
-                return cls(tuple(about["names"]), file.get_tensor("counts"), about["tokenizer"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"`{path}` holds no whole token counts ({error}). Fit the router again.") from error
+            tensors = load(content)
+            about = read_metadata(content)
+            ids, counts = (_split(tensors[name], tensors["entries"]) for name in ("ids", "counts"))
+            sources = _split(tensors["source_hashes"], tensors["sources"])
+            lengths = _split(tensors["validation_lengths"], tensors["validation_sequences"])
+            bags = _split(tensors["validation_ids"], np.array([int(of.sum()) for of in lengths], dtype=np.int64))
+            shares = {}
+            for i, name in enumerate(about["names"]):
+                held_out = TokenBags(bags[i], _offsets(lengths[i]))
+                shares[name] = DomainCounts(ids[i], counts[i].astype(np.int64), held_out, sources[i])
+            return cls(shares, about["basis"])
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"`{where}` holds no whole token counts ({error}). Fit the router again.") from error
+
+
+def read_metadata(content: bytes) -> dict[str, Any]:
+    """Return what ``to_bytes`` wrote beside the tensors of a safetensors file."""
+    size = int.from_bytes(content[:8], "little")
+    about: dict[str, Any] = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][METADATA])
+    return about
+
+
+def _join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype=dtype)
+
+
+def _sizes(parts: list[np.ndarray]) -> np.ndarray:
+    return np.array([len(part) for part in parts], dtype=np.int64)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _split(values: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    if int(sizes.sum()) != len(values):
+        raise ValueError(f"{len(values)} values where {int(sizes.sum())} were announced")
+    return np.split(values, np.cumsum(sizes)[:-1]) if len(sizes) else []

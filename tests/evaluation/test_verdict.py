@@ -7,14 +7,10 @@ import math
 import pytest
 import torch
 
-from ir3de.evaluation.choose import choose_on_validation
 from ir3de.evaluation.figures import save_confusion_matrix, save_expert_perplexity
 from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
 from ir3de.evaluation.verdict import make_verdict
 from ir3de.experts.loss_table import LossTable
-from ir3de.routers import RidgeRouter
-from ir3de.statistics.token_counts import TokenCounts
-from tests.helpers.text import embeddings, pad
 
 NAMES = ("code", "law", "maths")
 
@@ -94,22 +90,3 @@ def test_figures_are_pictures(tmp_path):
     save_expert_perplexity(verdict, tmp_path / "b.png")
     for name in ("a.png", "b.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_choice_is_the_best_on_validation_data_and_ties_go_to_the_first():
-    router = RidgeRouter(embeddings=embeddings(), selector="entropy_top_k")
-    counts_EV = torch.randint(0, 30, (2, 20), generator=torch.Generator().manual_seed(0))
-    router.fit(TokenCounts(("a", "b"), counts_EV, router.tokenizer.fingerprint))
-    ids_BT, mask_BT = pad(torch.randint(19, (40, 15), generator=torch.Generator().manual_seed(1)).tolist())
-    batch = {"input_ids": ids_BT, "attention_mask": mask_BT, "domain": torch.arange(40) % 2, "index": torch.arange(40)}
-    scored = choose_on_validation(router, [batch], num_domains=2)
-    assert [one.choice for one in scored] == router.choices()
-    accuracy = {}
-    for one in scored:
-        router.choose(one.choice)
-        right = router.decide(ids_BT, mask_BT).expert_B == batch["domain"]
-        accuracy[one.choice["k"]] = one.routing_accuracy_mean
-        assert one.routing_accuracy_mean == pytest.approx(100 * float(right.double().mean()))
-    choose_on_validation(router, [batch], num_domains=2)
-    best = max(accuracy.values())
-    assert router.k == next(k for k, value in accuracy.items() if value == best)

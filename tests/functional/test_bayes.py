@@ -19,11 +19,13 @@ def test_agrees_with_multinomial_naive_bayes(smoothing, num_domains):
     model = MultinomialNB(alpha=smoothing, fit_prior=False).fit(counts_EV.numpy(), np.arange(num_domains))
     bags = np.stack([np.bincount(prompt, minlength=30) for prompt in prompts])
     expected = model.predict_joint_log_proba(bags)
-    ours_BE = mean(*pad(prompts), naive_bayes_scores(counts_EV, smoothing))
+    ours_BE = mean(
+        *pad(prompts), naive_bayes_scores(counts_EV.T.double(), counts_EV.sum(dim=1).double(), smoothing, vocab_size=30)
+    )
     for row, prompt in enumerate(prompts):  # theirs sums and adds the equal prior
         np.testing.assert_allclose(ours_BE[row] * len(prompt) - np.log(num_domains), expected[row], rtol=1e-10)
 
 
 def test_smoothing_must_be_positive():
     with pytest.raises(ValueError, match="positive, but got 0"):
-        naive_bayes_scores(torch.ones(2, 3, dtype=torch.int64), 0)
+        naive_bayes_scores(torch.ones(3, 2), torch.full((2,), 3.0), 0, vocab_size=3)

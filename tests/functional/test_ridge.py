@@ -6,7 +6,15 @@ import torch
 from sklearn.linear_model import Ridge
 
 from ir3de.functional import ridge
-from ir3de.functional.ridge import domain_weights, gram_from_counts, normalize_columns, solve_ridge, with_bias
+from ir3de.functional.ridge import (
+    RidgePath,
+    domain_weights,
+    gram_from_counts,
+    normalize_columns,
+    solve_ridge,
+    with_bias,
+)
+from tests.helpers.counts import sparse
 from tests.helpers.reference import published_normalization, streamed_ridge
 
 
@@ -27,7 +35,7 @@ def _problem(num_domains=3, vocab=40, dim=7, *, seed=0, unequal=True):
 
 def _solve(table_VD, counts_EV, balance, regularization=1e-2):
     weights_E = domain_weights(counts_EV.sum(dim=1), balance)
-    return solve_ridge(*gram_from_counts(table_VD, counts_EV, weights_E), regularization)
+    return solve_ridge(*gram_from_counts(table_VD, sparse(counts_EV), weights_E), regularization)
 
 
 @pytest.mark.parametrize("num_domains", [1, 2, 5])
@@ -52,12 +60,23 @@ def test_normalized_unbalanced_equals_the_published_arithmetic_in_float32():
     assert (ours - published.double()).norm() / ours.norm() < 1e-4  # what float32 sums leave
 
 
+@pytest.mark.parametrize("regularization", [1e-6, 1e-2, 1.0, 1e4])
+@pytest.mark.parametrize("scale", ["absolute", "mean_diagonal"])
+def test_the_path_agrees_with_a_solve_for_each_regularization(regularization, scale):
+    table_VD, _, counts_EV = _problem(5)
+    system = gram_from_counts(table_VD, sparse(counts_EV), domain_weights(counts_EV.sum(dim=1), "domain"))
+    ours, expected = RidgePath(*system).solve(regularization, scale), solve_ridge(*system, regularization, scale)
+    torch.testing.assert_close(ours, expected, rtol=1e-8, atol=1e-11)
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 8192])
-def test_chunks_do_not_change_the_sums(chunk, monkeypatch):
+@pytest.mark.parametrize("experts", [1, 2, 512])
+def test_chunks_do_not_change_the_sums(chunk, experts, monkeypatch):
     table_VD, _, counts_EV = _problem()
+    monkeypatch.setattr(ridge, "EXPERTS_PER_BLOCK", experts)
     weights_E = domain_weights(counts_EV.sum(dim=1), "domain")
     monkeypatch.setattr(ridge, "ROWS_PER_CHUNK", chunk)
-    xx_DD, xy_DE = gram_from_counts(table_VD, counts_EV, weights_E)
+    xx_DD, xy_DE = gram_from_counts(table_VD, sparse(counts_EV), weights_E)
     x_VD = with_bias(table_VD)
     weighted_EV = counts_EV.double() * weights_E[:, None]
     torch.testing.assert_close(xx_DD, x_VD.T @ torch.diag(weighted_EV.sum(dim=0)) @ x_VD, rtol=1e-12, atol=1e-12)
@@ -84,8 +103,8 @@ def test_balance_makes_copies_of_a_domain_invisible():
     copied = counts_EV * torch.tensor([1, 5, 1])[:, None]
     weights = [domain_weights(c.sum(dim=1), "domain") for c in (counts_EV, copied)]
     # the total differs, so compare with λ in the same proportion
-    w1 = solve_ridge(*gram_from_counts(table_VD, counts_EV, weights[0]), 1e-2, "mean_diagonal")
-    w2 = solve_ridge(*gram_from_counts(table_VD, copied, weights[1]), 1e-2, "mean_diagonal")
+    w1 = solve_ridge(*gram_from_counts(table_VD, sparse(counts_EV), weights[0]), 1e-2, "mean_diagonal")
+    w2 = solve_ridge(*gram_from_counts(table_VD, sparse(copied), weights[1]), 1e-2, "mean_diagonal")
     torch.testing.assert_close(w1, w2, rtol=1e-9, atol=1e-12)
 
 

@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from ir3de.functional.votes import check_prompts, entropy_ranks, entropy_top_k, majority, mean, token_entropy
+from ir3de.functional.votes import (
+    Votes,
+    all_votes,
+    check_prompts,
+    entropy_top_k_votes,
+    mean,
+    plurality,
+    ranks,
+    token_entropy,
+    vote_shares,
+)
 from tests.helpers import reference
 from tests.helpers.text import pad
 
@@ -35,13 +45,19 @@ def _prompts(seed):
 def test_selectors_agree_with_plain_ones(selector, k, side, ties, num_experts, seed):
     scores_VE, prompts = _table(num_experts, ties=ties, seed=seed), _prompts(seed)
     ids_BT, mask_BT = pad(prompts, side=side, filler=VOCAB - 1)
-    winner_V, rank_V = scores_VE.argmax(dim=1).int(), entropy_ranks(scores_VE)
+    winner_V, rank_V = scores_VE.argmax(dim=1).int(), ranks(token_entropy(scores_VE))
     if selector == "mean":
         ours_BE = mean(ids_BT, mask_BT, scores_VE)
-    elif selector == "majority":
-        ours_BE = majority(ids_BT, mask_BT, winner_V, num_experts)
     else:
-        ours_BE = entropy_top_k(ids_BT, mask_BT, winner_V, rank_V, k=k, num_experts=num_experts)
+        votes = (
+            all_votes(ids_BT, mask_BT, winner_V)
+            if selector == "majority"
+            else entropy_top_k_votes(ids_BT, mask_BT, winner_V, rank_V, k=k)
+        )
+        ours_BE = vote_shares(votes, num_experts)
+        expert_B, share_B = plurality(votes, num_experts)
+        assert torch.equal(expert_B, ours_BE.argmax(dim=1))
+        assert torch.equal(share_B, ours_BE.amax(dim=1))
     for row, prompt in enumerate(prompts):
         expert, scores = reference.route(prompt, scores_VE.tolist(), selector, k)
         torch.testing.assert_close(ours_BE[row], torch.tensor(scores, dtype=torch.float64))
@@ -52,7 +68,22 @@ def test_selectors_agree_with_plain_ones(selector, k, side, ties, num_experts, s
 def test_ties_go_to_the_lower_expert():
     winner_V = torch.tensor([2, 1, 0], dtype=torch.int32)
     ids_BT, mask_BT = pad([[0, 1], [2, 1, 0], [0, 0, 1, 1]])
-    assert majority(ids_BT, mask_BT, winner_V, 3).argmax(dim=1).tolist() == [1, 0, 1]
+    assert plurality(all_votes(ids_BT, mask_BT, winner_V), 3)[0].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("num_experts", [3, 10_000])
+def test_the_plurality_of_many_experts_is_the_largest_share(num_experts):
+    generator = torch.Generator().manual_seed(0)
+    winner_BK = torch.randint(num_experts, (50, 40), generator=generator) // torch.tensor([1, 500])[:, None].repeat(
+        25, 1
+    )
+    counted_BK = torch.rand(50, 40, generator=generator) < 0.7
+    counted_BK[:, 0] = True
+    votes = Votes(winner_BK, counted_BK)
+    expert_B, share_B = plurality(votes, num_experts)
+    shares_BE = vote_shares(votes, num_experts)
+    assert torch.equal(expert_B, shares_BE.argmax(dim=1))
+    assert torch.equal(share_B, shares_BE.amax(dim=1))
 
 
 def test_padding_does_not_change_a_single_bit():
@@ -69,7 +100,7 @@ def test_entropy_agrees_with_the_definition_and_survives_large_scores():
 
 def test_equal_entropies_rank_by_id():
     scores_VE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
-    assert entropy_ranks(scores_VE).tolist() == [1, 2, 0, 3]
+    assert ranks(token_entropy(scores_VE)).tolist() == [1, 2, 0, 3]
 
 
 def test_empty_prompts_are_named():
@@ -80,4 +111,4 @@ def test_empty_prompts_are_named():
 def test_k_below_one_is_refused():
     ids_BT, mask_BT = pad([[0]])
     with pytest.raises(ValueError, match="at least 1, but got 0"):
-        entropy_top_k(ids_BT, mask_BT, torch.zeros(1).int(), torch.zeros(1).int(), k=0, num_experts=1)
+        entropy_top_k_votes(ids_BT, mask_BT, torch.zeros(1).int(), torch.zeros(1).int(), k=0)

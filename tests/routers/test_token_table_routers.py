@@ -6,15 +6,8 @@ import torch
 from ir3de.routers import NaiveBayesRouter, RidgeRouter
 from ir3de.statistics.token_counts import TokenCounts
 from tests.helpers import reference
+from tests.helpers.counts import NAMES, counts, random_share, share, statistics
 from tests.helpers.text import embeddings, pad, word_tokenizer
-
-NAMES = ("maths", "code", "law")
-
-
-def counts(names=NAMES, num_words=20, seed=0):
-    tokenizer = word_tokenizer(num_words)
-    counts_EV = torch.randint(0, 50, (len(names), num_words), generator=torch.Generator().manual_seed(seed))
-    return TokenCounts(tuple(names), counts_EV, tokenizer.fingerprint)
 
 
 def prompts(seed=1):
@@ -49,15 +42,8 @@ def test_text_and_ids_route_alike():
     text = [" ".join(f"w{i}" for i in prompt) for prompt in prompts()]
     by_text, by_ids = router.route(text), router.route(prompts())
     assert by_text.names == by_ids.names
-    assert torch.equal(by_text.scores_BE, by_ids.scores_BE)
-
-
-def test_domains_in_another_order_give_the_same_bits():
-    first, second = (RidgeRouter(embeddings=embeddings(), selector="mean") for _ in range(2))
-    first.fit(counts())
-    order = [2, 0, 1]
-    second.fit(TokenCounts(tuple(NAMES[i] for i in order), counts().counts_EV[order], counts().tokenizer))
-    assert torch.equal(first.weight_DE[:, order], second.weight_DE)
+    assert torch.equal(by_text.score_B, by_ids.score_B)
+    assert torch.equal(router.scores(text).amax(dim=1), by_text.score_B)
 
 
 def test_threads_do_not_change_the_solution():
@@ -96,16 +82,14 @@ def test_bad_prompts_are_refused(bad, message):
 
 def test_counts_of_another_tokenizer_are_refused():
     router = RidgeRouter(embeddings=embeddings(), selector="mean")
-    with pytest.raises(ValueError, match="router's tokenizer"):
-        router.fit(TokenCounts(NAMES, counts().counts_EV, "another"))
+    with pytest.raises(ValueError, match="Expected statistics that were made alike, but got tokenizer"):
+        router.fit(TokenCounts.of(counts().shares, vocab_size=20, tokenizer="another"))
 
 
 def test_a_domain_without_training_tokens_is_named():
-    counts_EV = counts().counts_EV
-    counts_EV[1] = 0
     router = RidgeRouter(embeddings=embeddings(), selector="mean")
-    with pytest.raises(ValueError, match=r"\['code'\] have none"):
-        router.fit(TokenCounts(NAMES, counts_EV, counts().tokenizer))
+    with pytest.raises(ValueError, match="`code` has none"):
+        router.fit(statistics(counts().shares | {"code": share([0] * 20)}))
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -144,9 +128,61 @@ def test_siblings_are_the_three_selectors_and_naive_bayes_of_the_same_fit():
 
 def test_a_checkpoint_restores_the_router():
     router = RidgeRouter(embeddings=embeddings())
-    router.fit(counts())
-    router.choose({"selector": "entropy_top_k", "k": 2})
+    router.fit(statistics({name: random_share(i) for i, name in enumerate(NAMES)}))
     twin = RidgeRouter(embeddings=embeddings())
     twin.load_state_dict(router.state_dict())
-    assert twin.chosen() == {"selector": "entropy_top_k", "k": 2}
+    assert twin.chosen() == router.chosen()
+    assert twin.scored_pairs() == router.scored_pairs()
     assert torch.equal(twin.scores_VE, router.scores_VE)
+
+
+def test_what_is_open_is_chosen_by_accuracy_on_the_held_out_sequences():
+    router = RidgeRouter(embeddings=embeddings(), regularization=None, balance=None)
+    known = statistics({name: random_share(i, validation=30) for i, name in enumerate(NAMES)})
+    router.fit(known)
+    assert len(router.scored) == 2 * 11 * 10
+    assert {(one.choice["balance"], one.choice["regularization"]) for one in router.scored} == {
+        (balance, regularization)
+        for balance in ("domain", "none")
+        for regularization in [10.0**i for i in range(-4, 7)]
+    }
+    for one in router.scored[::37]:  # each again, alone: solved by Cholesky, sequence by sequence
+        alone = RidgeRouter(embeddings=embeddings(), **one.choice)
+        alone.fit(known)
+        right = [
+            sum(alone.route([row.tolist()]).names == [name] for row in share.validation.sequences()) / 30
+            for name, share in known.shares.items()
+        ]
+        assert one.routing_accuracy_mean == pytest.approx(100 * sum(right) / 3)
+    best = max(one.routing_accuracy_mean for one in router.scored)
+    first = next(one.choice for one in router.scored if one.routing_accuracy_mean == best)
+    assert router.chosen() == first
+    fixed = RidgeRouter(embeddings=embeddings(), **first)
+    fixed.fit(known)
+    assert torch.equal(fixed.weight_DE, router.weight_DE), "the router that is kept is solved as any other"
+
+
+def test_experts_without_held_out_sequences_are_named():
+    router = RidgeRouter(embeddings=embeddings())
+    known = statistics({"a": random_share(0), "b": random_share(1), "c": random_share(2, validation=0)})
+    router.fit(known)
+    assert router.unchecked == ["c"]
+    router.remove_expert("c")
+    assert router.unchecked == []
+    blind = RidgeRouter(embeddings=embeddings())
+    blind.fit(statistics({"a": random_share(0, validation=0), "c": random_share(2, validation=0)}))
+    assert (blind.scored, blind.unchecked, blind.chosen()["k"]) == ([], ["a", "c"], 10)
+
+
+@pytest.mark.parametrize("selector, k", [("majority", None), ("mean", None), ("entropy_top_k", 3)])
+def test_more_experts_than_features_route_as_few_do(selector, k):
+    known = statistics({f"e{i}": random_share(i, validation=0) for i in range(9)})
+    router = RidgeRouter(embeddings=embeddings(dim=4), selector=selector, k=k)
+    router.fit(known)
+    assert not router.keeps_scores
+    table = torch.cat([embeddings(dim=4).table_VD.double(), torch.ones(20, 1)], dim=1) @ router.weight_DE
+    decision = router.decide(*pad(prompts(), side="left"))
+    expected = [reference.route(prompt, table.tolist(), selector, k) for prompt in prompts()]
+    assert decision.expert_B.tolist() == [expert for expert, _ in expected]
+    scores = torch.tensor([scores for _, scores in expected], dtype=torch.float64)
+    torch.testing.assert_close(router.scores(prompts()), scores)

@@ -1,0 +1,99 @@
+"""Domains that come tokenized and split, and are used as they are: nothing is looked for, packed or copied twice."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as arrow_compute
+import pyarrow.parquet as arrow_parquet
+
+from ir3de.data.blocks import Sequences
+from ir3de.data.cache import write_sequences
+from ir3de.data.corpus import cache_key
+from ir3de.data.preparation import BlockSettings, check_range, sample
+from ir3de.data.report import DomainReport
+from ir3de.data.shards import Shard, parquet_shards, row_group_tokens
+from ir3de.data.sources import Source, file_stamps
+from ir3de.data.splits import SPLITS
+from ir3de.data.tables import TokenizedParquet
+from ir3de.files import replace_folder
+
+_VERSION = 1  # of what is written here; a new one makes old folders be ignored
+
+
+@dataclass(frozen=True)
+class AsIsDomain:
+    """A domain of tokenized Parquet files with a source for each split."""
+
+    name: str
+    parts: dict[str, TokenizedParquet]
+
+    @classmethod
+    def of(cls, name: str, parts: list[tuple[str | None, Source]]) -> "AsIsDomain | None":
+        """Return the domain, or None where its sources are to be prepared.
+
+        Raises:
+            ValueError: if some of its sources are to be used as they are and others are not.
+        """
+        as_is = {split: one for split, one in parts if isinstance(one, TokenizedParquet) and one.as_is}
+        if not as_is:
+            return None
+        if len(as_is) < len(SPLITS) or None in as_is:
+            raise ValueError(
+                f"Expected `as_is: true` for each of train, validation and test of the domain `{name}`, but got it for"
+                f" {sorted(str(split) for split in as_is)}. Rows that are not split already cannot be used as they are."
+            )
+        return cls(name, {str(split): one for split, one in as_is.items()})
+
+    def report(self) -> DomainReport:
+        """Return the numbers that the files' footers tell."""
+        rows, tokens = {}, {}
+        for split, source in self.parts.items():
+            rows[split] = sum(arrow_parquet.read_metadata(file).num_rows for file in source.files())
+            tokens[split] = sum(sum(row_group_tokens(file, source.field)) for file in source.files())
+        nothing = dict.fromkeys(SPLITS[1:], float("nan"))
+        return DomainReport(self.name, sum(rows.values()), {}, 0, 0, 0, 0, 0, 0, rows, nothing, rows, tokens)
+
+    def shards(self, split: str, domain: int, *, shard_tokens: int) -> list[Shard]:
+        """Return the shards of a split; ``domain`` is the domain's number."""
+        source = self.parts[split]
+        return [
+            shard
+            for file, stamp in zip(source.files(), file_stamps(source.files()), strict=True)
+            for shard in parquet_shards(file, field=source.field, domain=domain, stamp=stamp, shard_tokens=shard_tokens)
+        ]
+
+    def sequences(
+        self, split: str, domain: int, *, vocab_size: int, settings: BlockSettings, cache: Path
+    ) -> tuple[Path, str]:
+        """Return a split's file of sequences and its content's hash, made when it is first asked for.
+
+        Raises:
+            ValueError: if a row has no value, or an id is not in the vocabulary.
+        """
+        limit, source = settings.max_blocks.get(split), self.parts[split]
+        folder = cache / "blocks" / cache_key(_VERSION, "as is", source.identity(), limit, domain, vocab_size)
+        path = folder / f"{split}.arrow"
+        if not path.is_file():
+            rows = _read(source, where=f"the {split} split of `{self.name}`", vocab_size=vocab_size)
+            rows, _ = sample(rows, limit, f"{self.name}:{split}")
+            with replace_folder(folder) as temporary:
+                digest = write_sequences(temporary / path.name, rows, domain=domain)
+                (temporary / "digest.json").write_text(json.dumps(digest))
+        return path, json.loads((folder / "digest.json").read_text())
+
+
+def _read(source: TokenizedParquet, *, where: str, vocab_size: int) -> Sequences:
+    columns = [arrow_parquet.read_table(file, columns=[source.field])[source.field] for file in source.files()]
+    column = pa.chunked_array([chunk for one in columns for chunk in one.chunks])
+    lists = column.combine_chunks()
+    values = lists.flatten()
+    if lists.null_count or values.null_count:
+        raise ValueError(f"Expected token ids in every row of {where}, but a row has no value.")
+    ids_M = values.to_numpy(zero_copy_only=False)
+    check_range([ids_M], vocab_size, where)
+    length_N = arrow_compute.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(length_N)]).astype(np.int64)
+    return Sequences(ids_M.astype(np.int32), offsets, length_N, np.arange(len(length_N)), None)

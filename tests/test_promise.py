@@ -1,0 +1,125 @@
+"""The promise: the same bytes on any number of processes, and a run that dies says so and can be resumed."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["code", "law", "maths"]
+RESULTS = ("predictions.csv", "confusion_matrix.csv", "results.csv", "validation_choices.csv")
+
+
+def _command(given, *launcher):
+    settings = {"devices": 1, "workers": 0, "batch": 4, "names": NAMES} | {
+        k: str(v) if isinstance(v, Path) else v for k, v in given.items()
+    }
+    return [sys.executable, *launcher, "-m", "tests.helpers.fit_script", json.dumps(settings)]
+
+
+def _environment():
+    clean = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    return clean | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def _run(given, *launcher):
+    return subprocess.run(
+        _command(given, *launcher),
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def _bytes(out):
+    """Return the SHA-256 of the whole artifact, and of what ``predict`` and ``test`` wrote of the decisions."""
+    router = sorted(path for path in (out / "router").iterdir() if path.is_file() and path.name != "README.md")
+    files = [*router, *(out / name for name in RESULTS)]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The bytes of a fit on one process."""
+    folder = tmp_path_factory.mktemp("one")
+    run = _run({"data": folder, "out": folder / "out"})
+    assert run.returncode == 0, run.stderr
+    assert len(_bytes(folder / "out")) == 6 + len(RESULTS)
+    return _bytes(folder / "out")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"devices": 2, "workers": 2, "batch": 64, "names": NAMES[::-1]},
+        {"devices": 4, "strategy": "ddp"},
+        {"workers": 2, "batch": 64, "names": ["law", "maths", "code"]},
+    ],
+    ids=["2 processes, 2 workers, batch 64, another order", "4 processes", "2 workers, batch 64, another order"],
+)
+def test_any_number_of_processes_and_workers_gives_the_same_bytes(tmp_path, expected, given):
+    run = _run({"data": tmp_path, "out": tmp_path / "out"} | given)
+    assert run.returncode == 0, run.stderr
+    assert _bytes(tmp_path / "out") == expected
+    ranks = {path.name: path.read_text() for path in (tmp_path / "out").glob("rank_*")}
+    assert sorted(ranks) == [f"rank_{i}" for i in range(given.get("devices", 1))]
+    assert set(ranks.values()) == {"ClosedFormDDP" if given.get("devices") else "SingleDeviceStrategy"}
+
+
+def test_torchrun_gives_the_same_bytes(tmp_path, expected):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2}, *launcher)
+    assert run.returncode == 0, run.stderr
+    assert _bytes(tmp_path / "out") == expected
+
+
+def test_a_killed_run_is_resumed_by_two_processes_to_the_same_bytes(tmp_path, expected):
+    killed = subprocess.Popen(
+        _command({"data": tmp_path, "out": tmp_path / "out", "slow": 0.2}),
+        cwd=ROOT,
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    journal = tmp_path / "cache" / "counts"
+    while not list(journal.glob("*.safetensors")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    time.sleep(random.uniform(0, 1.0))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in journal.glob("*.safetensors")}
+    assert not (tmp_path / "out" / "router").exists()
+    run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2})
+    assert run.returncode == 0, run.stderr
+    assert 0 < len(kept) < 15, "killed in the middle"
+    assert _bytes(tmp_path / "out") == expected
+    assert {name: (journal / name).stat().st_mtime_ns for name in kept} == kept, "what was counted is not counted again"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_dies_is_named_and_leaves_no_router(tmp_path, rank):
+    start = time.monotonic()
+    run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2, "die": rank})
+    assert time.monotonic() - start < 60
+    assert run.returncode != 0
+    assert f"error: rank {rank}" in run.stderr
+    assert "died" in run.stderr
+    assert not (tmp_path / "out" / "router").exists()
+
+
+def test_a_rank_that_fails_is_named_with_its_reason(tmp_path):
+    run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2, "fail": 1})
+    assert run.returncode != 0
+    assert "error: rank 1 failed: the text of `law` is broken" in run.stderr
+    assert not (tmp_path / "out" / "router").exists()
