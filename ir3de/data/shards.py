@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.parquet as arrow_parquet
@@ -22,6 +24,7 @@ from ir3de.types import ShardCounts
 
 _VERSION = 1  # of what is counted here; a new one makes old journals be ignored
 _ROWS_AT_ONCE = 1024
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -168,12 +171,21 @@ def row_group_tokens(path: Path, field: str) -> list[int]:
 
 def _parquet_tokens(path: Path, field: str, groups: range) -> Iterator[np.ndarray]:
     file = arrow_parquet.ParquetFile(path, memory_map=True)
-    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=[field], use_threads=False):
+    for batch in _ahead(file.iter_batches(_ROWS_AT_ONCE, row_groups=list(groups), columns=[field], use_threads=False)):
         column = batch.column(0)
         values = column.flatten()
         if column.null_count or values.null_count:
             raise ValueError(f"Expected token ids in every row of `{field}` in `{path}`, but a row has no value.")
         yield values.to_numpy(zero_copy_only=False)
+
+
+def _ahead(values: Iterator[T]) -> Iterator[T]:
+    """Yield the same values, the next of which is made beside: Arrow decodes while NumPy counts."""
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(next, values, None)
+        while (value := pending.result()) is not None:
+            pending = pool.submit(next, values, None)
+            yield value
 
 
 def _batch(index: int, domain: int, kept: dict[str, np.ndarray]) -> ShardCounts:
