@@ -7,20 +7,19 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from ir3de.modules.router_module import RouterModule
-from ir3de.routers import TokenTableRouter
-from ir3de.statistics.accumulate import CountAccumulator
-from ir3de.types import ShardCounts
+from ir3de.routers import ClosedFormRouter
+from ir3de.routers.closed_form import Accumulator
 
 
 class FitRouter(Callback):
-    """Solves the router from the training text's counts; a gradient-trained router is left to its optimizer.
+    """Solves the router from the training text's statistics; a gradient-trained router is left to its optimizer.
 
-    The data module gives the counts shard by shard and keeps them in its cache, so that a run that was killed goes on
-    where it was, on any number of processes.
+    Counts come shard by shard and are kept in the data module's cache, so that a run that was killed goes on where it
+    was, on any number of processes. Features in context come from batches of sequences.
     """
 
     def __init__(self) -> None:
-        self._pending: CountAccumulator | None = None
+        self._pending: Accumulator[Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask the data module for counts, and refuse what would count text twice or not at all.
@@ -28,7 +27,8 @@ class FitRouter(Callback):
         Raises:
             ValueError: if there is more than one epoch, or only a part of one.
         """
-        if stage != "fit" or _router(pl_module) is None:
+        router = _router(pl_module)
+        if stage != "fit" or router is None:
             return
         if trainer.max_epochs != 1:
             raise ValueError(
@@ -40,21 +40,18 @@ class FitRouter(Callback):
                 f"Expected `trainer.limit_train_batches` to be 1.0, since FitRouter counts all training text, but got"
                 f" {trainer.limit_train_batches}. Give `data.domains` less text instead."
             )
-        trainer.datamodule.counts_training = True  # type: ignore[attr-defined]
+        trainer.datamodule.counts_training = router.counts_training  # type: ignore[attr-defined]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         router = _router(pl_module)
         if router is not None:
             data = trainer.datamodule  # type: ignore[attr-defined]
-            shards = data.counted_shards()
-            if kept := shards.num_kept():
-                rank_zero_info(f"{kept} of {len(shards)} shards have been counted before")
-            domains = [shard.domain for shard in shards.shards]
-            vocab_size = router.tokenizer.vocab_size
-            self._pending = CountAccumulator(domains, num_domains=data.num_domains, vocab_size=vocab_size)
+            if router.counts_training and (kept := data.counted_shards().num_kept()):
+                rank_zero_info(f"{kept} of {len(data.counted_shards())} shards have been counted before")
+            self._pending = router.accumulator(data)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ShardCounts, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._pending is not None:
             self._pending.add(batch)
@@ -75,15 +72,7 @@ class FitRouter(Callback):
             total: Tensor = trainer.strategy.reduce(counts.clone().to(pl_module.device), reduce_op="sum")
             return total.cpu()
 
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        statistics = mine.total(
-            data.domain_names,
-            tokenizer=router.tokenizer.fingerprint,
-            held_out=data.held_out,
-            documents=data.training_sources,
-            reduce=reduce,
-            world_size=trainer.world_size,
-        )
+        statistics = mine.total(reduce, world_size=trainer.world_size)
         if trainer.is_global_zero:
             router.fit(statistics)
         solved = (router.tensors(), router.chosen(), router.scored_pairs()) if trainer.is_global_zero else None
@@ -95,6 +84,6 @@ class FitRouter(Callback):
             pl_module.logger and pl_module.logger.log_metrics({f"fit/tokens/{name}": share.tokens})
 
 
-def _router(pl_module: LightningModule) -> TokenTableRouter | None:
+def _router(pl_module: LightningModule) -> ClosedFormRouter[Any] | None:
     assert isinstance(pl_module, RouterModule), "FitRouter is listed for RouterModule"
-    return pl_module.router if isinstance(pl_module.router, TokenTableRouter) else None
+    return pl_module.router if isinstance(pl_module.router, ClosedFormRouter) else None

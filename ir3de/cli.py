@@ -23,7 +23,7 @@ from ir3de.data.datamodule import DomainDataModule
 from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe
-from ir3de.routers import TokenTableRouter, load_router
+from ir3de.routers import ClosedFormRouter, load_router
 from ir3de.runs import RunFolder, global_rank
 from ir3de.suggestions import RouterParser, with_suggestion
 from ir3de.trainer import Experts, RouterTrainer
@@ -186,7 +186,7 @@ class RouterCLI(LightningCLI):
         """Put the run's router in the place of the config's, which must not say otherwise."""
         self._save_config(f"config.{self.subcommand}.yaml")
         saved, asked = load_router(self.run.path / "router"), self.model.router
-        if isinstance(asked, TokenTableRouter):
+        if isinstance(asked, ClosedFormRouter):
             differing = [
                 f"`{key}` {saved.settings().get(key)} there, {value} here"
                 for key, value in asked.settings().items()

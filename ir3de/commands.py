@@ -84,8 +84,9 @@ def _show(summary: RouterSummary) -> None:
     for one in summary.experts:
         telling = " ".join(repr(token) for token in one.telling)
         facts = one.facts
-        sequences = f"{facts['validation_sequences']:,}"
-        table.add_row(one.name, f"{facts['tokens']:,}", sequences, facts["counts"][:12], telling, one.model or "-")
+        sequences = f"{facts.get('validation_sequences', 0):,}"
+        digest = facts["counts" if "counts" in facts else "gram"][:12]
+        table.add_row(one.name, f"{facts['tokens']:,}", sequences, digest, telling, one.model or "-")
     out = console()
     out.print(table)
     values = asdict(summary)

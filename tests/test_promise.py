@@ -10,7 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from ir3de.routers import load_router
+from tests.helpers.models import save_model
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["code", "law", "maths"]
@@ -105,6 +109,24 @@ def test_a_killed_run_is_resumed_by_two_processes_to_the_same_bytes(tmp_path, ex
     assert 0 < len(kept) < 15, "killed in the middle"
     assert _bytes(tmp_path / "out") == expected
     assert {name: (journal / name).stat().st_mtime_ns for name in kept} == kept, "what was counted is not counted again"
+
+
+def test_features_in_context_are_summed_over_processes(tmp_path):
+    model = save_model(tmp_path / "model")
+    routers = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        run = _run({"data": folder, "out": folder / "out", "devices": devices, "model": model})
+        assert run.returncode == 0, run.stderr
+        routers.append(load_router(folder / "out" / "router"))
+    one, two = routers
+    for name, share in one.statistics.shares.items():
+        np.testing.assert_allclose(two.statistics.shares[name].xx_DD, share.xx_DD, rtol=1e-6)
+    np.testing.assert_allclose(two.weight_DE, one.weight_DE, rtol=1e-4, atol=1e-6)
+    assert (tmp_path / "1/out/confusion_matrix.csv").read_text() == (
+        tmp_path / "2/out/confusion_matrix.csv"
+    ).read_text()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

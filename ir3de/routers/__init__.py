@@ -6,11 +6,14 @@ from typing import Any
 from ir3de.routers.artifact import read_artifact
 from ir3de.routers.bayes import NaiveBayesRouter
 from ir3de.routers.closed_form import ClosedFormRouter
+from ir3de.routers.contextual import ContextualRidgeRouter
 from ir3de.routers.ridge import Embeddings, RidgeRouter
 from ir3de.routers.router import Router
 from ir3de.routers.token_table import TokenTableRouter
 
-SAVED: dict[str, type[ClosedFormRouter[Any]]] = {cls.__name__: cls for cls in (RidgeRouter, NaiveBayesRouter)}
+SAVED: dict[str, type[ClosedFormRouter[Any]]] = {
+    cls.__name__: cls for cls in (RidgeRouter, NaiveBayesRouter, ContextualRidgeRouter)
+}
 
 
 def load_router(folder: Path | str) -> ClosedFormRouter[Any]:
@@ -29,6 +32,7 @@ def load_router(folder: Path | str) -> ClosedFormRouter[Any]:
 
 __all__ = [
     "ClosedFormRouter",
+    "ContextualRidgeRouter",
     "Embeddings",
     "NaiveBayesRouter",
     "RidgeRouter",

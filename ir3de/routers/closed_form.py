@@ -3,8 +3,9 @@
 import hashlib
 import json
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,9 +14,19 @@ from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.routers.artifact import ROUTER, STATISTICS, Artifact, read_artifact, tensor_bytes, write_artifact
 from ir3de.routers.choose import Choice, ScoredChoice
 from ir3de.routers.router import Router
+from ir3de.statistics.accumulate import TrainingText
 from ir3de.statistics.statistics import Statistics, check_share
 
 St = TypeVar("St", bound=Statistics[Any])
+Made_co = TypeVar("Made_co", bound=Statistics[Any], covariant=True)
+
+
+class Accumulator(Protocol[Made_co]):
+    """Adds up batches on one process, and then the processes; ``reduce`` adds a tensor over them."""
+
+    def add(self, batch: Any) -> None: ...
+
+    def total(self, reduce: Callable[[Tensor], Tensor], *, world_size: int) -> Made_co: ...
 
 
 class ClosedFormRouter(Router, Generic[St]):
@@ -27,6 +38,7 @@ class ClosedFormRouter(Router, Generic[St]):
     """
 
     closed_form = True
+    counts_training = True  # whether the fit reads the training text as counts of shards, or as batches of sequences
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +53,10 @@ class ClosedFormRouter(Router, Generic[St]):
     def reads(self) -> dict[str, Any]:
         """Return what the router reads text with: fingerprints of its tokenizer and of the tables it has."""
         return self.basis()
+
+    @abstractmethod
+    def accumulator(self, data: TrainingText) -> Accumulator[St]:
+        """Return what adds up the training text of ``data``, batch by batch."""
 
     @abstractmethod
     def solve(self, statistics: St) -> None:

@@ -1,7 +1,6 @@
 """IR3DE: ridge regression on input token embeddings, solved in closed form from token counts (DESIGN.md 3)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -28,6 +27,7 @@ from ir3de.routers.artifact import EMBEDDINGS, Artifact, tensor_bytes
 from ir3de.routers.bayes import NaiveBayesRouter
 from ir3de.routers.choose import Choice
 from ir3de.routers.router import Router
+from ir3de.routers.threads import one_thread
 from ir3de.routers.token_table import Selector, TokenTableRouter
 from ir3de.statistics.token_counts import TokenCounts
 
@@ -145,7 +145,7 @@ class RidgeRouter(TokenTableRouter):
 
     def solve(self, statistics: TokenCounts) -> None:
         """Solve ``W`` ``(D + 1, E)`` float64 and make the table of ``S = ẼW``; equal counts give equal bytes here."""
-        with _one_thread():
+        with one_thread():
             system = self._system(statistics, self.balance)
             self._use(solve_ridge(*system, self.regularization, self.regularization_scale))
 
@@ -193,12 +193,12 @@ class RidgeRouter(TokenTableRouter):
         """Put the router into each choice; all λ come from one eigendecomposition for each ``balance``."""
         choices = self.choices()
         for balance, of_balance in groupby(choices, key=itemgetter("balance")):
-            with _one_thread():
+            with one_thread():
                 system = self._system(self._fitted(), balance)
                 several = self._settings["regularization"] is None
                 path = RidgePath(*system) if several else None
             for regularization, of_both in groupby(of_balance, key=itemgetter("regularization")):
-                with _one_thread():
+                with one_thread():
                     scale = self.regularization_scale
                     solved = path.solve(regularization, scale) if path else solve_ridge(*system, regularization, scale)
                     self._use(solved)
@@ -210,7 +210,7 @@ class RidgeRouter(TokenTableRouter):
         """Return λ over the mean diagonal of the Gram matrix: how much it shrinks, whatever the size of the data."""
         if self.regularization_scale == "mean_diagonal":
             return self.regularization
-        with _one_thread():
+        with one_thread():
             xx_DD, _ = self._system(self._fitted(), self.balance)
         return self.regularization / float(xx_DD.diagonal().mean())
 
@@ -272,14 +272,3 @@ class RidgeRouter(TokenTableRouter):
     def _use(self, weight_DE: Tensor) -> None:
         self.weight_DE = normalize_columns(weight_DE) if self.normalize else weight_DE
         self.tabulate()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Solve on one thread: the number of BLAS threads changes the last bits of W."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -20,6 +20,7 @@ from ir3de.functional.votes import (
 )
 from ir3de.routers.choose import Choice, ScoredChoice, ValidationBatches, best_choice
 from ir3de.routers.closed_form import ClosedFormRouter
+from ir3de.statistics.accumulate import CountAccumulator, TrainingText
 from ir3de.statistics.token_counts import TokenCounts
 
 Selector = Literal["majority", "mean", "entropy_top_k"]
@@ -66,6 +67,10 @@ class TokenTableRouter(ClosedFormRouter[TokenCounts]):
 
     def basis(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.fingerprint, "vocab_size": self.tokenizer.vocab_size}
+
+    def accumulator(self, data: TrainingText) -> CountAccumulator:
+        domains = [shard.domain for shard in data.counted_shards().shards]
+        return CountAccumulator(domains, data, **self.basis())
 
     def tabulate(self) -> None:
         """Make the table from ``rows``, a piece of the vocabulary at a time."""

@@ -8,7 +8,7 @@ from ir3de.data.domain import Splits
 from ir3de.data.sources import Source
 from ir3de.data.splits import Splitting
 from ir3de.evaluation.card import write_card
-from ir3de.routers import ClosedFormRouter, TokenTableRouter, load_router
+from ir3de.routers import ClosedFormRouter, load_router
 from ir3de.routers.artifact import CONFIG, changing
 from ir3de.upkeep.certificate import certify
 from ir3de.upkeep.read_domain import read_domain
@@ -44,7 +44,6 @@ def add_expert(  # noqa: PLR0917 - the command line names them all
     """
 
     def change(loaded: ClosedFormRouter[Any]) -> None:
-        assert isinstance(loaded, TokenTableRouter), "every saved router is read by counting"
         assert loaded.statistics is not None, "a saved router is fitted"
         loaded.statistics.check_new(name)  # before anything is read
         share = read_domain(

@@ -69,5 +69,5 @@ def _expert_difference(here: dict[str, Any] | None, there: dict[str, Any] | None
     if here is None or there is None:
         return "only in the other" if here is None else "not in the other"
     if here == there:
-        return f"{here['tokens']:,} tokens, {here['counts'][:16]}"
+        return f"{here['tokens']:,} tokens, {here['counts' if 'counts' in here else 'gram'][:16]}"
     return "differ in " + ", ".join(key for key in here if here[key] != there.get(key))

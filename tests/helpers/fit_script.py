@@ -3,7 +3,8 @@
     python -m tests.helpers.fit_script '{"data": ..., "out": ..., "devices": 2, "workers": 0, "batch": 4}'
 
 With ``slow`` each shard takes so many seconds, so that there is time to kill the run; with ``die`` a rank kills itself
-in the middle of the epoch, and with ``fail`` it raises an error.
+in the middle of the epoch, and with ``fail`` it raises an error. With ``model`` the router's features are that
+model's.
 """
 
 import json
@@ -20,7 +21,7 @@ from callbacks import FitRouter, ReportVerdict, SaveRouter, WritePredictions
 from ir3de.data import shards
 from ir3de.experts.loss_table import LossTable
 from ir3de.modules.router_module import RouterModule
-from ir3de.routers import RidgeRouter
+from ir3de.routers import ContextualRidgeRouter, RidgeRouter
 from ir3de.strategy import register_strategy
 from tests.helpers.domains import MadeUpDomains
 from tests.helpers.text import embeddings
@@ -62,7 +63,8 @@ def main(given):
     data = MadeUpDomains(
         folder=given["data"], batch_size=given["batch"], num_workers=given["workers"], names=given["names"]
     )
-    module = RouterModule(router=RidgeRouter(embeddings=embeddings()))
+    model = given.get("model")
+    module = RouterModule(router=ContextualRidgeRouter(model=model) if model else RidgeRouter(embeddings=embeddings()))
     callbacks = [Accident(given.get("die"), given.get("fail")), FitRouter(), SaveRouter()]
     trainer = Trainer(
         default_root_dir=given["out"],
