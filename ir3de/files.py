@@ -1,6 +1,7 @@
 """Files and folders that are whole or absent: written under a temporary name, then renamed."""
 
 import csv
+import errno
 import io
 import os
 import shutil
@@ -54,3 +55,23 @@ def replace_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def cache_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path`` that becomes it, unless another process has made it meanwhile.
+
+    For content that is the same whoever makes it: the first stays, since others may be reading it already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

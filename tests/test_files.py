@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ir3de.files import replace_file, replace_folder
+from ir3de.files import cache_folder, replace_file, replace_folder
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):
@@ -59,3 +59,23 @@ def test_a_killed_writer_leaves_the_old_folder(tmp_path):
     writer.wait()
     time.sleep(0.01)
     assert (tmp_path / "f" / "x").read_text() == "old"
+
+
+def test_of_two_who_fill_a_cache_the_first_stays(tmp_path):
+    with cache_folder(tmp_path / "f") as late:
+        (late / "x").write_text("late")
+        with cache_folder(tmp_path / "f") as early:
+            (early / "x").write_text("early")
+    assert (tmp_path / "f" / "x").read_text() == "early"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_cache_that_fails_half_way_is_not_there(tmp_path):
+    def fail_half_way():
+        with cache_folder(tmp_path / "f") as folder:
+            (folder / "x").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,7 @@ from ir3de.data.shards import Shard, parquet_shards, row_group_tokens
 from ir3de.data.sources import Source, file_stamps
 from ir3de.data.splits import SPLITS
 from ir3de.data.tables import TokenizedParquet
-from ir3de.files import replace_folder
+from ir3de.files import cache_folder
 
 _VERSION = 1  # of what is written here; a new one makes old folders be ignored
 
@@ -79,7 +79,7 @@ class AsIsDomain:
         if not path.is_file():
             rows = _read(source, where=f"the {split} split of `{self.name}`", vocab_size=vocab_size)
             rows, _ = sample(rows, limit, f"{self.name}:{split}")
-            with replace_folder(folder) as temporary:
+            with cache_folder(folder) as temporary:
                 digest = write_sequences(temporary / path.name, rows, domain=domain)
                 (temporary / "digest.json").write_text(json.dumps(digest))
         return path, json.loads((folder / "digest.json").read_text())

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ir3de.data.sources import Source, TextSource, TokenSource
-from ir3de.files import replace_folder
+from ir3de.files import cache_folder
 
 _VERSION = 1  # of what is written here; a new one makes old folders be ignored
 _ROWS_PER_BATCH = 2048
@@ -65,7 +65,7 @@ def read_corpus(source: Source, *, domain: str, cache: Path, announce: Callable[
     folder = cache / "text" / cache_key(_VERSION, source.identity())
     if not (folder / "meta.json").is_file():
         announce(f"Reading {domain}")
-        with replace_folder(folder) as temporary:
+        with cache_folder(folder) as temporary:
             _write(source, domain, temporary)
     meta = json.loads((folder / "meta.json").read_text())
     with pa.memory_map(str(folder / "documents.arrow")) as mapped:

@@ -15,7 +15,7 @@ from ir3de.data.corpus import cache_key
 from ir3de.data.report import DomainReport
 from ir3de.data.split_text import Announce, SplitText
 from ir3de.data.splits import SPLITS
-from ir3de.files import replace_folder
+from ir3de.files import cache_folder
 from ir3de.pretrained.tokenizer import TextTokenizer
 
 # Part of every key: raise it when what the code writes changes.
@@ -71,7 +71,7 @@ def train_tokenizer(text: SplitText, *, vocab_size: int, cache: Path, announce: 
             for document in corpus.texts(rows[first : first + 256])
         )
         tokenizer = train_bpe(training, vocab_size=vocab_size)
-        with replace_folder(folder) as temporary:
+        with cache_folder(folder) as temporary:
             tokenizer.save(temporary)
     return TextTokenizer.from_folder(folder)
 
@@ -88,7 +88,7 @@ def prepare_blocks(
     folder = cache / "blocks" / cache_key(_VERSION, "experts", text.key, tokenizer.fingerprint, shape)
     fresh = not (folder / "data.json").is_file()
     if fresh:
-        with replace_folder(folder) as temporary:
+        with cache_folder(folder) as temporary:
             digests: dict[str, list[str]] = {split: [] for split in SPLITS}
             reports = []
             for domain, name in enumerate(text.names):
@@ -136,7 +136,7 @@ def prepare_router_view(
     folder = cache / "blocks" / cache_key(_VERSION, "router", blocks.folder.name, router.fingerprint)
     fresh = not (folder / "data.json").is_file()
     if fresh:
-        with replace_folder(folder) as temporary:
+        with cache_folder(folder) as temporary:
             digests: dict[str, list[str]] = {split: [] for split in SPLITS}
             for domain, name in enumerate(text.names):
                 announce(f"Tokenizing {name} for the router")

@@ -11,7 +11,7 @@ from ir3de.data.corpus import Corpus, cache_key, read_corpus
 from ir3de.data.near_duplicates import WordHashes, token_hashes
 from ir3de.data.sources import Source
 from ir3de.data.splits import SPLITS, Part, SplitCounts, Splitting, assign_splits
-from ir3de.files import replace_folder
+from ir3de.files import cache_folder
 
 # Part of every key: raise it when what the code writes changes.
 _VERSION = 2
@@ -66,7 +66,7 @@ def split_text(
         assignment = assign_splits(
             [Part(*of, c.hashes, _words(c, words)) for of, (_, c) in zip(parts_of, corpora, strict=True)], settings
         )
-        with replace_folder(folder) as temporary:
+        with cache_folder(folder) as temporary:
             for i, of_corpus in enumerate(assignment.splits):
                 np.save(temporary / f"split.{i}.npy", of_corpus)
                 np.save(temporary / f"cluster.{i}.npy", assignment.clusters[i])

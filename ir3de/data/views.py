@@ -93,6 +93,9 @@ class DomainViews:
             ValueError: if a source cannot be read, a split is empty, or ids do not fit the tokenizer.
         """
         blocks = self._prepare_blocks()
+        for name in self._as_is:
+            for split in SPLITS[1:]:  # training rows are copied when somebody asks for them in batches
+                self.blocks(split, name)
         if not self._reported and (self._as_is or (blocks is not None and blocks.fresh)):
             _print_report(self.reports)
             self._reported = True
