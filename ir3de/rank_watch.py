@@ -104,7 +104,7 @@ class RankWatch(threading.Thread):
         return now - since > SILENCE_S
 
     def _end(self, problem: str) -> None:
-        message = f"error: {problem}. This run has written no router; the same command again goes on where it was."
+        message = f"error: {problem}. The run ends without its result; the same command again goes on where it was."
         print(message, file=sys.stderr, flush=True)
         self._before_exit()
         os._exit(1)  # the main thread waits in a collective, and cannot be woken
