@@ -42,13 +42,17 @@ class FitRouter(Callback):
             )
         trainer.datamodule.counts_training = router.counts_training  # type: ignore[attr-defined]
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        router = _router(pl_module)
+        if router is not None and router.counts_training:  # before a worker counts anything
+            shards = trainer.datamodule.counted_shards()  # type: ignore[attr-defined]
+            if kept := shards.num_kept():
+                rank_zero_info(f"{kept} of {len(shards)} shards have been counted before")
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         router = _router(pl_module)
         if router is not None:
-            data = trainer.datamodule  # type: ignore[attr-defined]
-            if router.counts_training and (kept := data.counted_shards().num_kept()):
-                rank_zero_info(f"{kept} of {len(data.counted_shards())} shards have been counted before")
-            self._pending = router.accumulator(data)
+            self._pending = router.accumulator(trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
