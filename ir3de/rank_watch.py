@@ -4,6 +4,8 @@ Without it the others wait in a collective until a timeout of half an hour. Ever
 that it lives, through a connection of its own (the process group's is locked while it waits).
 """
 
+import atexit
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +20,7 @@ from torch.distributed import DistNetworkError, TCPStore  # type: ignore[attr-de
 
 PERIOD_S = 0.5  # Lightning's own observer, which names a process number only, looks every 5 s
 SILENCE_S = 30.0  # another host may be slow, but not for so long
+FAREWELL_S = 5.0  # what a rank that failed gives the others to read why
 _LOST = (RuntimeError, DistNetworkError)
 
 
@@ -45,11 +48,13 @@ class RankWatch(threading.Thread):
         self._host = socket.gethostname()
         self._store.set(self._key("process", rank), json.dumps([self._host, os.getpid()]))
         self._seen: dict[int, tuple[str, float]] = {}
+        # a thread that is inside the store when the interpreter ends takes the process down with it
+        atexit.register(self._end_watch)
 
     def run(self) -> None:
         """Beat, and look at the others, until the run ends."""
         beats = 0
-        while not self._stopped.wait(PERIOD_S):
+        while self._others and not self._stopped.wait(PERIOD_S):
             beats += 1
             try:
                 self._store.set(self._key("beat", self._rank), str(beats))
@@ -64,23 +69,40 @@ class RankWatch(threading.Thread):
                 return  # rank 0 has ended, and so has the run
 
     def finish(self) -> None:
-        """Say that this rank has come to its end; the others wait for it no more."""
-        self._tell("done", "yes")
+        """Say that this rank has come to its end; rank 0, which may hold the store, waits for the others' ends."""
+        if self._tell("done", "yes") and self._rank == 0:
+            self.join()  # it goes on looking until the others are done, and ends the run if one dies
+        self._end_watch()
 
     def wait_for_cause(self) -> None:
         """Give the watch time to find a rank that died, and to end the run with its name."""
         self.join(timeout=10 * PERIOD_S)
 
     def fail(self, reason: str) -> None:
-        """Say why this rank ends the run; the others repeat it."""
-        self._tell("failed", (reason.splitlines() or ["no reason given"])[0])
+        """Say why this rank ends the run; the others repeat it, and have a few seconds for that."""
+        self._end_watch()
+        if not self._tell("failed", (reason.splitlines() or ["no reason given"])[0]):
+            return
+        until = time.monotonic() + FAREWELL_S
+        with contextlib.suppress(*_LOST):
+            while time.monotonic() < until and not all(map(self._has_ended, self._others)):
+                time.sleep(PERIOD_S / 10)
 
-    def _tell(self, what: str, message: str) -> None:
-        self._stopped.set()
+    def _tell(self, what: str, message: str) -> bool:
         try:
             self._store.set(self._key(what, self._rank), message)
         except _LOST:
-            return  # nobody is left to be told
+            return False  # nobody is left to be told
+        return True
+
+    def _end_watch(self) -> None:
+        self._stopped.set()
+        if threading.current_thread() is not self:
+            self.join()
+        atexit.unregister(self._end_watch)
+
+    def _has_ended(self, other: int) -> bool:
+        return any(self._store.check([self._key(what, other)]) for what in ("done", "failed", "ended"))
 
     def _key(self, what: str, rank: int) -> str:
         return f"ir3de/{self._run_number}/{what}/{rank}"
@@ -106,6 +128,7 @@ class RankWatch(threading.Thread):
     def _end(self, problem: str) -> None:
         message = f"error: {problem}. The run ends without its result; the same command again goes on where it was."
         print(message, file=sys.stderr, flush=True)
+        self._tell("ended", "yes")
         self._before_exit()
         os._exit(1)  # the main thread waits in a collective, and cannot be woken
 

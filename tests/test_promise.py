@@ -140,8 +140,17 @@ def test_a_rank_that_dies_is_named_and_leaves_no_router(tmp_path, rank):
     assert not (tmp_path / "out" / "router").exists()
 
 
-def test_a_rank_that_fails_is_named_with_its_reason(tmp_path):
-    run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2, "fail": 1})
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_is_named_with_its_reason(tmp_path, rank):
+    run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2, "fail": rank})
     assert run.returncode != 0
-    assert "error: rank 1 failed: the text of `law` is broken" in run.stderr
+    assert f"error: rank {rank} failed: the text of `law` is broken" in run.stderr
+    assert "died" not in run.stderr
     assert not (tmp_path / "out" / "router").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_ends_later_than_the_others_is_not_a_rank_that_died(tmp_path, expected, rank):
+    run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2, "linger": rank})
+    assert run.returncode == 0, run.stderr
+    assert _bytes(tmp_path / "out") == expected

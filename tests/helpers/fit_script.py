@@ -3,7 +3,7 @@
     python -m tests.helpers.fit_script '{"data": ..., "out": ..., "devices": 2, "workers": 0, "batch": 4}'
 
 With ``slow`` each shard takes so many seconds, so that there is time to kill the run; with ``die`` a rank kills itself
-in the middle of the epoch, and with ``fail`` it raises an error. With ``model`` the router's features are that
+in the middle of the epoch, with ``fail`` it raises an error, and with ``linger`` it is slow to end. With ``model`` the router's features are that
 model's.
 """
 
@@ -28,10 +28,14 @@ from tests.helpers.text import embeddings
 
 
 class Accident(Callback):
-    """Lets a rank die or fail after its first shard."""
+    """Lets a rank die or fail after its first shard, or end seconds after the others."""
 
-    def __init__(self, die, fail):
-        self.die, self.fail = die, fail
+    def __init__(self, die, fail, linger):
+        self.die, self.fail, self.linger = die, fail, linger
+
+    def on_fit_end(self, trainer, _):
+        if trainer.global_rank == self.linger:
+            time.sleep(3)
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_rank == self.die:
@@ -65,7 +69,7 @@ def main(given):
     )
     model = given.get("model")
     module = RouterModule(router=ContextualRidgeRouter(model=model) if model else RidgeRouter(embeddings=embeddings()))
-    callbacks = [Accident(given.get("die"), given.get("fail")), FitRouter(), SaveRouter()]
+    callbacks = [Accident(given.get("die"), given.get("fail"), given.get("linger")), FitRouter(), SaveRouter()]
     trainer = Trainer(
         default_root_dir=given["out"],
         accelerator="cpu",
