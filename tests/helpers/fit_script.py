@@ -3,8 +3,8 @@
     python -m tests.helpers.fit_script '{"data": ..., "out": ..., "devices": 2, "workers": 0, "batch": 4}'
 
 With ``slow`` each shard takes so many seconds, so that there is time to kill the run; with ``die`` a rank kills itself
-in the middle of the epoch, with ``fail`` it raises an error, and with ``linger`` it is slow to end. With ``model`` the router's features are that
-model's.
+in the middle of the epoch, with ``fail`` it raises an error, and with ``linger`` it is slow to end. With ``model`` the
+router's features are that model's.
 """
 
 import json
