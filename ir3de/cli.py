@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import wandb
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -20,6 +21,7 @@ from ir3de.commands import COMMANDS
 from ir3de.configs import inline_parts, load_config
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
+from ir3de.experts.loss_settings import LossSettings
 from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe
@@ -36,6 +38,11 @@ STAGE_ARGUMENTS |= {
     "enable_checkpointing",
     "limit_train_batches",
     "reload_dataloaders_every_n_epochs",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "num_sanity_val_steps",
+    "limit_val_batches",
+    "use_distributed_sampler",
 }
 
 
@@ -107,12 +114,13 @@ class RouterCLI(LightningCLI):
             type=str | dict[str, str] | None,
             default=None,
             help="Where the experts are: a folder with one per domain, or a mapping from each domain to a folder or "
-            "hub id. Null: RUNS/NAME/experts, where train-experts puts them.",
+            "hub id, a .pth checkpoint, a GGUF file or an adapter. Null: RUNS/NAME/experts, which train-experts fills.",
         )
         parser.add_class_arguments(ExpertRecipe, "experts.module")
         parser.add_class_arguments(
             Trainer, "experts.trainer", instantiate=False, fail_untyped=False, skip=STAGE_ARGUMENTS
         )
+        parser.add_class_arguments(LossSettings, "experts.losses")
         parser.add_class_arguments(Tracking, "wandb")
 
     @staticmethod
@@ -137,8 +145,10 @@ class RouterCLI(LightningCLI):
         trainer.experts = Experts(
             bank=self._get(self.config_init, "experts.bank"),
             recipe=self._get(self.config_init, "experts.module"),
+            loss_settings=self._get(self.config_init, "experts.losses"),
             trainer_arguments=self._get(self.config_init, "experts.trainer"),
             folder=runs / name / "experts",
+            make_loggers=lambda stage: self._loggers(name, stage),
         )
         return trainer
 
@@ -202,21 +212,29 @@ class RouterCLI(LightningCLI):
         self.model.router = saved
         self.datamodule.router_tokenizer = saved.tokenizer
 
-    def _loggers(self, name: str) -> list[Logger]:
-        loggers: list[Logger] = [CSVLogger(str(self.run.path), name="logs", version=self.subcommand)]
+    def _loggers(self, name: str, stage: str | None = None) -> list[Logger]:
+        """Return the loggers of a command, or of a stage of expert training, which is a run of its own in W&B."""
+        of = stage or str(self.subcommand)
+        loggers: list[Logger] = [
+            CSVLogger(str(self.run.path / "logs"), name=stage)
+            if stage
+            else CSVLogger(str(self.run.path), name="logs", version=of)
+        ]
         tracking: Tracking = self._get(self.config_init, "wandb")
         if tracking.mode != "disabled":
             if global_rank() == 0:
                 self.run.path.mkdir(parents=True, exist_ok=True)
+            if wandb.run is not None:  # of the stage before
+                wandb.finish()
             loggers.append(
                 WandbLogger(
-                    name=f"{name}/{self.subcommand}",
+                    name=f"{name}/{of}",
                     save_dir=str(self.run.path),
                     offline=tracking.mode == "offline",
                     project=tracking.project,
                     entity=tracking.entity,
                     group=name,
-                    job_type=self.subcommand,
+                    job_type=str(self.subcommand),
                 )
             )
         return loggers

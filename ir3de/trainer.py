@@ -1,34 +1,42 @@
 """A Trainer whose methods are the subcommands: Lightning's own, and those for the experts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.experts.bank import ExpertBank
+from ir3de.experts.loss_settings import LossSettings
 from ir3de.experts.loss_table import LossTable
-from ir3de.modules.expert_losses import make_loss_table
+from ir3de.modules.make_loss_table import make_loss_table
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe, train_experts
 from ir3de.strategy import register_strategy
+
+# Losses are computed in the bank's own precision, whatever the experts were trained in.
+_EVALUATION: dict[str, Any] = {"precision": None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experts:
     """The experts of a run: trained here, or named by ``bank``, and the loss table of the test split under them.
 
-    ``trainer_arguments`` are those of ``experts.trainer``; ``folder`` is where trained experts are put.
+    ``trainer_arguments`` are those of ``experts.trainer``; ``folder`` is where trained experts are put, and
+    ``make_loggers`` gives the loggers of a stage of training.
     """
 
     bank: str | Mapping[str, str] | None
     recipe: ExpertRecipe
+    loss_settings: LossSettings
     trainer_arguments: Mapping[str, Any]
     folder: Path
+    make_loggers: Callable[[str], list[Logger]]
 
     def train(self, data: DomainDataModule, *, domain: str | None) -> None:
         """Train the trunk and every branch that is not finished, or one domain's.
@@ -46,6 +54,7 @@ class Experts:
             tokenizer=data.expert_tokenizer,
             folder=self.folder,
             make_trainer=partial(Trainer, **self.trainer_arguments),
+            make_loggers=self.make_loggers,
             only=domain,
         )
         rank_zero_info(f"The experts are in {self.folder}")
@@ -57,26 +66,36 @@ class Experts:
             FileNotFoundError: if an expert is missing.
             ValueError: if an expert does not fit the data.
         """
-        bank = self._bank(list(data.domain_names))
+        bank = self._bank(data)
         data.prepare_data()
         bank.check_tokenizer(data.expert_tokenizer)
         table = make_loss_table(
             bank,
             data.expert_blocks("test"),
-            make_trainer=partial(Trainer, **self.trainer_arguments),
+            make_trainer=partial(Trainer, **{**self.trainer_arguments, **_EVALUATION}),
             cache_dir=Path(data.cache_dir),
-            batch_size=self.recipe.batch_size,
+            batch_size=self.loss_settings.batch_size,
+            embeddings_layer=self.loss_settings.embeddings_layer,
         )
         path = Path(data.cache_dir) / "losses" / f"{table.key}.parquet"
         rank_zero_info(f"The losses of {len(table.tokens_N)} test sequences are in {path}")
         return table
 
-    def _bank(self, names: list[str]) -> ExpertBank:
-        if isinstance(self.bank, Mapping):
-            if sorted(self.bank) != sorted(names):
-                raise ValueError(f"Expected `experts.bank` to name an expert for each of {names}, but got {self.bank}.")
-            return ExpertBank({name: self.bank[name] for name in names})
-        return ExpertBank.from_folder(self.folder if self.bank is None else Path(self.bank), names)
+    def _bank(self, data: DomainDataModule) -> ExpertBank:
+        names, settings = list(data.domain_names), self.loss_settings
+        given: dict[str, Any] = {
+            "dtype": settings.dtype,
+            "residence": settings.residence,
+            "adapter_base": settings.adapter_base,
+        }
+        if not isinstance(self.bank, Mapping):
+            return ExpertBank.from_folder(self.folder if self.bank is None else Path(self.bank), names, **given)
+        homeless, bare = sorted({*self.bank} - {*names}), sorted({*names} - {*self.bank})
+        if homeless or bare:
+            experts = f" The experts {homeless} have no domain in `data.domains`." if homeless else ""
+            domains = f" The domains {bare} have no expert in `experts.bank`." if bare else ""
+            raise ValueError(f"Expected one expert for each domain, under the domain's name.{experts}{domains}")
+        return ExpertBank({name: self.bank[name] for name in names}, **given)
 
 
 class RouterTrainer(Trainer):

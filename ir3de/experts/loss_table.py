@@ -15,7 +15,7 @@ from torch import Tensor
 from ir3de.files import replace_file
 
 _METADATA = b"ir3de_loss_table"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,14 @@ class ExpertRecipe:
         seed: Decides the initial weights and the order of the batches, together with each stage's name.
         checkpoint_every_n_steps: How often a stage leaves a checkpoint, from which a stopped run goes on.
         validation_sequences: At most so many of a domain's validation sequences measure the perplexity.
+        validate_every_n_steps: Measure the validation perplexity during a stage as well, after so many optimizer steps
+            each; null measures it at the end only.
+        early_stopping_patience: End a stage after so many measurements without a better perplexity; null trains all
+            steps.
+        keep: Which weights become the expert: those of the `last` step, as published, or of the `best` measurement.
+            Where they differ the others lie in a folder of that name inside the expert's.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
+        compile: Compile the model with torch.compile; it needs a C++ compiler.
     """
 
     preset: str | float = "115e6"
@@ -70,11 +78,25 @@ class ExpertRecipe:
     seed: int = 42
     checkpoint_every_n_steps: int = 500
     validation_sequences: int = 256
+    validate_every_n_steps: int | None = None
+    early_stopping_patience: int | None = None
+    keep: Literal["last", "best"] = "last"
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "checkpoint_every_n_steps", "validation_sequences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Expected `experts.module.{name}` to be at least 1, but got {getattr(self, name)}.")
+        for name in ("validate_every_n_steps", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Expected `experts.module.{name}` to be at least 1 or null, but got {value}.")
+        if self.validate_every_n_steps is None and (self.early_stopping_patience is not None or self.keep == "best"):
+            raise ValueError(
+                "`experts.module.early_stopping_patience` and `keep: best` go by the perplexity during a stage."
+                " Set `experts.module.validate_every_n_steps`."
+            )
         if self.context_length < 2:
             raise ValueError(
                 f"Expected `experts.module.context_length` to be at least 2, but got {self.context_length}."
@@ -84,7 +106,15 @@ class ExpertRecipe:
 
     def identity(self, stage: Stage) -> dict[str, Any]:
         """Return what decides the weights of a stage: equal identities, data and start give the same expert."""
+        measured = {
+            "validate_every_n_steps": self.validate_every_n_steps,
+            "early_stopping_patience": self.early_stopping_patience,
+            "validation_sequences": self.validation_sequences,
+        }
+        chosen = self.keep == "best" or self.early_stopping_patience is not None
         return {
+            "keep": self.keep,
+            **(measured if chosen else {}),
             "preset": preset_name(self.preset),
             "context_length": self.context_length,
             "batch_size": self.batch_size,

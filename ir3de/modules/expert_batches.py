@@ -12,6 +12,12 @@ from torch.utils.data import Dataset, IterableDataset
 from ir3de.types import Batch
 
 
+class TrainingBatch(Batch):
+    """A batch with ``step_targets``, an int64 scalar: the targets of its whole optimizer step, over all processes."""
+
+    step_targets: Tensor
+
+
 class Blocks(Protocol):
     """A split's sequences, gathered many at a time; ``fingerprint`` changes if and only if they do."""
 
@@ -61,6 +67,7 @@ class EndlessBatches(IterableDataset[Batch]):
         splits: The splits to draw from.
         order: Which rows come when.
         batch_size: Rows of a batch, over all processes together.
+        accumulate: Batches of an optimizer step.
         place: Returns the next batch's number, this process' rank and the number of processes.
 
     Raises:
@@ -73,25 +80,43 @@ class EndlessBatches(IterableDataset[Batch]):
         *,
         order: DrawOrder,
         batch_size: int,
+        accumulate: int,
         place: Callable[[], tuple[int, int, int]],
     ) -> None:
         self._splits = splits
         self._starts = np.cumsum([0, *(len(split) for split in splits)])
         self._order = order
         self._batch_size = batch_size
+        self._accumulate = accumulate
         self._place = place
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TrainingBatch]:
         step, rank, world_size = self._place()
         if self._batch_size % world_size:
             raise ValueError(
                 f"Expected `experts.module.batch_size` to be a multiple of the number of processes, {world_size},"
                 f" but got {self._batch_size}."
             )
+        targets, counted = torch.zeros((), dtype=torch.int64), -1
         while True:
-            rows = self._order.rows(step * self._batch_size, self._batch_size)
-            yield self._gather(rows[rank::world_size])
+            batch = self._gather(self._rows(step)[rank::world_size])
+            if step // self._accumulate != counted:
+                counted = step // self._accumulate
+                alone = self._accumulate == world_size == 1
+                targets = num_targets(batch) if alone else self._targets(counted)
+            yield {**batch, "step_targets": targets}
             step += 1
+
+    def _rows(self, step: int) -> list[int]:
+        return self._order.rows(step * self._batch_size, self._batch_size)
+
+    def _targets(self, optimizer_step: int) -> Tensor:
+        """How many targets all batches of an optimizer step have on all processes: what its loss is divided by."""
+        first = optimizer_step * self._accumulate
+        return sum(
+            (num_targets(self._gather(self._rows(step))) for step in range(first, first + self._accumulate)),
+            torch.zeros((), dtype=torch.int64),
+        )
 
     def _gather(self, rows: list[int]) -> Batch:
         split_of_row = np.searchsorted(self._starts, rows, side="right") - 1
@@ -114,6 +139,12 @@ class RowBatches(Dataset[Batch]):
 
     def __getitem__(self, item: int) -> Batch:
         return cut_padding(self._split.__getitems__(self._rows[item]))
+
+
+def num_targets(batch: Batch) -> Tensor:
+    """Return how many tokens of a batch are targets: real ones after a real one; int64 scalar."""
+    real_BT = batch["attention_mask"].bool()
+    return (real_BT[:, :-1] & real_BT[:, 1:]).sum()
 
 
 def join_batches(batches: Sequence[Batch]) -> Batch:

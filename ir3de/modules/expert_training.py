@@ -1,21 +1,28 @@
-"""Training one causal language model on the next token: steps, optimizer and schedule."""
+"""Training one causal language model on the next token: steps, optimizer, schedule, and what is logged."""
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 from lightning import LightningModule
+from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
+from ir3de.functional.flops import training_flops_per_token
 from ir3de.functional.losses import next_token_nll
+from ir3de.modules.expert_batches import TrainingBatch
+from ir3de.modules.expert_losses import hidden_states
 from ir3de.types import Batch
 
+PERPLEXITY = "validation/perplexity"
 _FLOOR = 0.1  # the cosine ends at a tenth of the peak (arXiv 2606.06098)
 _RATE_STEPS = 10  # steps between two readings of the clock, so that a GPU is not waited for at each
 
@@ -34,8 +41,11 @@ def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int) -> float:
 class ExpertTraining(LightningModule):
     """Next-token training of a Llama with AdamW (betas 0.9 and 0.95), a warm-up and a cosine.
 
-    The loss is the mean over a process' real target tokens, in nats; padding is never a target. Logs
-    ``train/loss``, ``train/learning_rate`` and ``train/tokens_per_second`` (real tokens, all processes).
+    The loss is the mean over the real target tokens of an optimizer step, in nats, however they lie in accumulated
+    batches and on processes; padding is never a target. Logs ``train/loss``, ``train/learning_rate``, and every ten
+    steps ``train/tokens_per_second`` (real tokens, all processes), ``train/memory_gib`` (the process' peak, on its
+    device) and, where the device's peak is known, ``train/model_flop_utilization`` (0 to 1). Validation logs
+    ``validation/perplexity/<domain>`` and ``validation/perplexity``, their geometric mean.
 
     Args:
         model: The model to train; its weights are changed in place.
@@ -44,6 +54,9 @@ class ExpertTraining(LightningModule):
         total_steps: Optimizer steps of the whole stage.
         weight_decay: On matrices; vectors have none.
         frozen: Parts of parameter names that are not trained, e.g. ``self_attn``.
+        gradient_checkpointing: Compute activations again in the backward pass.
+        compile: Compile the model with torch.compile.
+        domains: The domains of the validation loaders, in their order.
 
     Raises:
         ValueError: if a part of a name fits no parameter, or nothing is left to train.
@@ -58,6 +71,9 @@ class ExpertTraining(LightningModule):
         total_steps: int,
         weight_decay: float = 0.1,
         frozen: Sequence[str] = (),
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        domains: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.model = model.train()  # `from_pretrained` leaves it in eval mode
@@ -66,15 +82,23 @@ class ExpertTraining(LightningModule):
         self.total_steps = total_steps
         self.weight_decay = weight_decay
         _freeze(model, frozen)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if compile:
+            model.base_model.compile()
+        self._domains = list(domains)
+        self._vectors = {name for name, one in self.named_parameters() if one.ndim < 2}  # FSDP flattens them all
         self._tokens: Tensor | int = 0
         self._since = 0.0
+        self._step_nll: Tensor | float = 0.0
+        self._validation_D2 = torch.zeros(len(domains), 2, dtype=torch.float64)
 
     def on_train_start(self) -> None:
         """Start the clock."""
-        self._tokens, self._since = 0, time.perf_counter()
+        self._tokens, self._since, self._step_nll = 0, time.perf_counter(), 0.0
 
-    def training_step(self, batch: Batch) -> Tensor:
-        """Return the mean loss of the batch's real target tokens.
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        """Return the batch's part of the optimizer step's mean loss.
 
         Raises:
             ValueError: if the sequences are longer than the model's context.
@@ -85,29 +109,61 @@ class ExpertTraining(LightningModule):
                 f"Expected sequences of at most {context_length} tokens (`experts.module.context_length`), but got"
                 f" {length}. Raise it, or shorten the data's blocks."
             )
-        hidden_BTD = hidden_states(self.model, batch["input_ids"], batch["attention_mask"])
-        head_VD = self.model.get_output_embeddings().weight
-        nll_B, tokens_B = next_token_nll(hidden_BTD, head_VD, batch["input_ids"], batch["attention_mask"])
-        loss = nll_B.sum() / tokens_B.sum().clamp(min=1)
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
+        nll_B, _ = self._nll(batch)
+        # Lightning divides by the accumulated batches, and DDP averages over processes.
+        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        scale = parts / batch["step_targets"].clamp(min=1)
+        self._step_nll = self._step_nll + nll_B.detach().sum()
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            mean = self._step_nll * self.trainer.world_size / batch["step_targets"].clamp(min=1)
+            self.log("train/loss", mean, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+            self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+            self._step_nll = 0.0
+        return nll_B.sum() * scale
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Log the rate at which tokens go by."""
+        """Log the rate at which tokens go by, and what that is of the device's peak."""
         self._tokens = self._tokens + batch["attention_mask"].sum()
-        if self.global_step % _RATE_STEPS == 0:
-            now = time.perf_counter()
-            rate = int(self._tokens) * self.trainer.world_size / max(now - self._since, 1e-9)
-            self.log("train/tokens_per_second", rate, prog_bar=True)
-            self._tokens, self._since = 0, now
+        if self.global_step % _RATE_STEPS or (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            return
+        now = time.perf_counter()
+        rate = int(self._tokens) / max(now - self._since, 1e-9)
+        self._tokens, self._since = 0, now
+        self.log("train/tokens_per_second", rate * self.trainer.world_size, prog_bar=True)
+        self.log("train/memory_gib", _peak_memory(self.device) / 2**30)
+        peak = get_available_flops(self.device, _dtype(str(self.trainer.precision)))
+        if peak is not None:
+            config, length = self.model.config, batch["input_ids"].shape[1]
+            shape = {"layers": config.num_hidden_layers, "width": config.hidden_size, "length": length}
+            self.log("train/model_flop_utilization", rate * training_flops_per_token(self.model, **shape) / peak)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last measurement."""
+        self._validation_D2 = torch.zeros(len(self._domains), 2, dtype=torch.float64)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add up the loss and the targets of a domain's sequences."""
+        nll_B, tokens_B = self._nll(batch)
+        self._validation_D2[dataloader_idx] += torch.stack([nll_B.sum().cpu(), tokens_B.sum().cpu().double()])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log each domain's perplexity, over all processes, and the geometric mean of them."""
+        total_D2 = self.trainer.strategy.reduce(self._validation_D2.to(self.device), reduce_op="sum").cpu()
+        mean_D = total_D2[:, 0] / total_D2[:, 1].clamp(min=1)
+        for domain, mean in zip(self._domains, mean_D.tolist(), strict=True):
+            self.log(f"{PERPLEXITY}/{domain}", math.exp(mean))
+        self.log(PERPLEXITY, math.exp(float(mean_D.mean())), prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW in two groups, fused where Lightning allows it."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        trained = [
+            (name.replace("_fsdp_wrapped_module.", ""), one)
+            for name, one in self.named_parameters()
+            if one.requires_grad
+        ]
         groups = [
-            {"params": [one for one in trained if one.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [one for one in trained if one.ndim < 2], "weight_decay": 0.0},
+            {"params": [one for name, one in trained if name not in self._vectors], "weight_decay": self.weight_decay},
+            {"params": [one for name, one in trained if name in self._vectors], "weight_decay": 0.0},
         ]
         # Under mixed precision Lightning refuses to clip a fused optimizer's gradients, even in bfloat16.
         fused = not str(self.trainer.precision).endswith("-mixed")
@@ -116,14 +172,22 @@ class ExpertTraining(LightningModule):
         schedule = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden_BTD = hidden_states(self.model, batch["input_ids"], batch["attention_mask"])
+        head_VD = self.model.get_output_embeddings().weight
+        return next_token_nll(hidden_BTD, head_VD, batch["input_ids"], batch["attention_mask"])
 
-def hidden_states(model: PreTrainedModel, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    """Return the ``(B, T, D)`` last hidden states of a causal language model; padding is on the right."""
-    if bool(attention_mask_BT.all()):  # without a mask SDPA takes its causal kernel
-        return model.base_model(input_ids=input_ids_BT, use_cache=False).last_hidden_state
-    return model.base_model(
-        input_ids=input_ids_BT, attention_mask=attention_mask_BT.long(), use_cache=False
-    ).last_hidden_state
+
+def _peak_memory(device: torch.device) -> int:
+    """The bytes that this process has needed at most, on a GPU or in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, kilobytes on Linux
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.bfloat16 if precision.startswith("bf16") else torch.half if "16" in precision else torch.float32
 
 
 def _freeze(model: torch.nn.Module, frozen: Sequence[str]) -> None:

@@ -8,7 +8,8 @@ from lightning import Trainer
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from ir3de.modules.expert_batches import DrawOrder, EndlessBatches
+from ir3de.functional.flops import training_flops_per_token
+from ir3de.modules.expert_batches import DrawOrder, EndlessBatches, num_targets
 from ir3de.modules.expert_training import ExpertTraining, warmup_cosine
 from tests.experts.fakes import blocks, ragged_blocks, tiny_llama
 
@@ -25,9 +26,19 @@ def _fit(module: ExpertTraining, steps: int = 6, **settings) -> Trainer:
         accelerator="cpu", max_steps=steps, max_epochs=-1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, **settings,
     )  # fmt: skip
-    batches = EndlessBatches([split], order=order, batch_size=4, place=lambda: (0, 0, 1))
+    batches = EndlessBatches([split], order=order, batch_size=4, accumulate=1, place=lambda: (0, 0, 1))
     trainer.fit(module, DataLoader(batches, batch_size=None))
     return trainer
+
+
+def _whole_step(batch):
+    return {**batch, "step_targets": num_targets(batch)}
+
+
+def _stub(module, *, accumulate: int = 1, world_size: int = 1):
+    optimizers = [torch.optim.SGD(module.parameters(), lr=0.1)]
+    facts = {"optimizers": optimizers, "accumulate_grad_batches": accumulate, "world_size": world_size}
+    return type("Stub", (), facts)()
 
 
 def test_schedule_is_a_line_and_a_cosine():
@@ -43,9 +54,9 @@ def test_the_optimizer_follows_the_schedule():
     rates = []
 
     class Recording(ExpertTraining):
-        def training_step(self, batch):
+        def training_step(self, batch, batch_idx):
             rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
-            return super().training_step(batch)
+            return super().training_step(batch, batch_idx)
 
     _fit(Recording(model=tiny_llama(), learning_rate=1e-2, warmup_steps=2, total_steps=6))
     assert rates == pytest.approx([1e-2 * warmup_cosine(step, warmup_steps=2, total_steps=6) for step in range(6)])
@@ -55,8 +66,8 @@ def test_loss_is_the_mean_over_real_targets():
     batch = ragged_blocks().__getitems__(list(range(6)))
     module = _module()
     module.log = lambda *args, **kwargs: None
-    module._trainer = type("Stub", (), {"optimizers": [torch.optim.SGD(module.parameters(), lr=0.1)]})()
-    loss = ExpertTraining.training_step(module, batch)
+    module._trainer = _stub(module)
+    loss = module.training_step(_whole_step(batch), 0)
     losses = []
     for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
         real = ids[mask][None]
@@ -65,12 +76,49 @@ def test_loss_is_the_mean_over_real_targets():
     assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
+def test_accumulated_gradients_are_those_of_the_whole_step():
+    split = ragged_blocks()
+    parts, whole = [[0, 1, 2, 3], [4, 5, 6, 7, 8, 9]], split.__getitems__(list(range(10)))
+    gradients = []
+    for batches in ([whole], [split.__getitems__(rows) for rows in parts]):
+        module = _module()
+        logged = {}
+        module.log = lambda name, value, logged=logged, **kwargs: logged.update({name: value})
+        module._trainer = _stub(module, accumulate=len(batches))
+        for place, batch in enumerate(batches):
+            loss = module.training_step({**batch, "step_targets": num_targets(whole)}, place)
+            (loss / len(batches)).backward()  # as Lightning does
+        gradients.append((module.model.lm_head.weight.grad, float(logged["train/loss"])))
+    torch.testing.assert_close(gradients[0][0], gradients[1][0], rtol=1e-5, atol=1e-7)
+    assert gradients[0][1] == pytest.approx(gradients[1][1], rel=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [[], ["self_attn"]])
+def test_flops_are_those_of_the_matrix_products(frozen):
+    model = _module(frozen=frozen).model
+    attention, mlp, head = 4 * 16 * 16, 3 * 16 * 32, 16 * 64
+    weights = 6 * (mlp + head) + (4 if frozen else 6) * attention
+    assert training_flops_per_token(model, layers=1, width=16, length=8) == weights + 12 * 16 * 8
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    batch = _whole_step(ragged_blocks().__getitems__(list(range(6))))
+    gradients = []
+    for checkpointing in (False, True):
+        module = _module(gradient_checkpointing=checkpointing)
+        module.log = lambda *args, **kwargs: None
+        module._trainer = _stub(module)
+        module.training_step(batch, 0).backward()
+        gradients.append(module.model.model.embed_tokens.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
 def test_a_batch_without_targets_has_loss_zero():
     batch = ragged_blocks().__getitems__([0])
     module = _module()
     module.log = lambda *args, **kwargs: None
-    module._trainer = type("Stub", (), {"optimizers": [torch.optim.SGD(module.parameters(), lr=0.1)]})()
-    loss = module.training_step(batch)
+    module._trainer = _stub(module)
+    loss = module.training_step(_whole_step(batch), 0)
     loss.backward()
     assert loss.item() == 0.0
 
@@ -113,4 +161,4 @@ def test_frozen_names_must_fit():
 
 def test_sequences_longer_than_the_context_are_refused():
     with pytest.raises(ValueError, match="at most 32 tokens.*but got 40"):
-        _module().training_step(blocks(0, length=40).__getitems__([0]))
+        _module().training_step(_whole_step(blocks(0, length=40).__getitems__([0])), 0)

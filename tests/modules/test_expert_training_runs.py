@@ -184,7 +184,7 @@ def test_finished_experts_are_not_trained_again(bank, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(driver, "ExpertTraining", refuse)
+    monkeypatch.setattr(driver, "ExpertStage", refuse)
     before = {path: path.stat().st_mtime_ns for path in bank.rglob("*.safetensors")}
     run(bank, recipe_=recipe(checkpoint_every_n_steps=2))  # which changes no weight
     assert {path: path.stat().st_mtime_ns for path in bank.rglob("*.safetensors")} == before

@@ -1,0 +1,97 @@
+"""Experts that are PEFT adapters (LoRA) over a base that they share."""
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from ir3de.experts.weights import UNREADABLE, Weights
+from ir3de.pretrained.tokenizer import TextTokenizer
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class SharedBase:
+    """A base model under several adapters, in memory once; one adapter is active at a time.
+
+    Args:
+        weights: The base.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self._model: PreTrainedModel | None = None
+        self._adapters: dict[Path, str] = {}
+
+    def with_adapter(self, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+        """Return the base with the adapter in ``folder``; a later call changes the same model."""
+        model = self._model = self._model or self.weights.load(dtype)
+        if folder not in self._adapters:
+            name = f"expert_{len(self._adapters)}"
+            before = set(model.state_dict())
+            model.load_adapter(str(folder), adapter_name=name)
+            self._adapters[folder] = name
+            self._check(model, folder, set(model.state_dict()) - before)
+        model.set_adapter(self._adapters[folder])
+        return model.eval()
+
+    @staticmethod
+    def _check(model: PreTrainedModel, folder: Path, added: set[str]) -> None:
+        """Refuse an adapter of which a weight had no place, or a place no weight."""
+        with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
+            stored = len(list(weights.keys()))
+        if stored != len(added):
+            raise ValueError(
+                f"The adapter in `{folder}` has {stored} weights, and its base has places for {len(added)}."
+            )
+
+
+class Adapter(Weights):
+    """A PEFT adapter (LoRA) over a base that several experts share.
+
+    Args:
+        source: The adapter's folder or hub id.
+        folder: Where it is.
+        base: Returns the base for what the adapter's configuration names.
+    """
+
+    def __init__(self, source: str, folder: Path, base: Callable[[str], SharedBase]) -> None:
+        super().__init__(source)
+        self._folder = folder
+        about = json.loads((folder / ADAPTER_CONFIG).read_text())
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise ValueError(f"Expected {ADAPTER_WEIGHTS} beside {ADAPTER_CONFIG} in `{source}` (safetensors).")
+        self.base = base(str(about.get("base_model_name_or_path")))
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return [self._folder / ADAPTER_CONFIG, self._folder / ADAPTER_WEIGHTS, *self.base.weights.files]
+
+    @cached_property
+    def config(self) -> Any:
+        return self.base.weights.config
+
+    @property
+    def shared_base(self) -> Weights:
+        return self.base.weights
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        return self.base.weights.tokenizer
+
+    def load(self, dtype: torch.dtype) -> PreTrainedModel:
+        try:
+            return self.base.with_adapter(self._folder, dtype)
+        except ImportError as error:
+            raise ValueError(
+                f"The adapter `{self.source}` needs the package peft. Run `pip install 'ir3de[lora]'`."
+            ) from error
+        except UNREADABLE as error:
+            raise ValueError(
+                f"The adapter `{self.source}` does not fit its base: {str(error).splitlines()[0]}"
+            ) from error
