@@ -33,22 +33,19 @@ class SharedBase:
         model = self._model = self._model or self.weights.load(dtype)
         if folder not in self._adapters:
             name = f"expert_{len(self._adapters)}"
-            before = set(model.state_dict())
             model.load_adapter(str(folder), adapter_name=name)
             self._adapters[folder] = name
-            self._check(model, folder, set(model.state_dict()) - before)
+            self._check(folder, [key for key in model.state_dict() if f".{name}" in key])
         model.set_adapter(self._adapters[folder])
         return model.eval()
 
     @staticmethod
-    def _check(model: PreTrainedModel, folder: Path, added: set[str]) -> None:
+    def _check(folder: Path, added: list[str]) -> None:
         """Refuse an adapter of which a weight had no place, or a place no weight."""
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
             stored = len(list(weights.keys()))
         if stored != len(added):
-            raise ValueError(
-                f"The adapter in `{folder}` has {stored} weights, and its base has places for {len(added)}."
-            )
+            raise ValueError(f"it has {stored} weights, and the base places for {len(added)}")
 
 
 class Adapter(Weights):

@@ -1,6 +1,7 @@
 """The driver: trunk and branches, stopping and going on, finished experts, and what does not fit."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer
@@ -270,3 +272,83 @@ def test_domains_that_cannot_be_used(tmp_path, changes, message):
 def test_recipes_that_make_no_sense(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+MEASURED = {"validate_every_n_steps": 2, "checkpoint_every_n_steps": 3}
+
+
+def foreign() -> dict[str, FakeBlocks]:
+    """Validation sequences of words that training never sees, so that the first measurement is the best."""
+    return {domain: blocks(2, seed=place) for place, domain in enumerate(DOMAINS)}
+
+
+def _perplexity(model, split: FakeBlocks) -> float:
+    ids = torch.from_numpy(np.stack(split.rows))
+    with torch.no_grad():
+        return math.exp(float(model(ids, labels=ids).loss))
+
+
+@pytest.mark.parametrize("keep, kept_step", [("last", 8), ("best", 2)])
+def test_the_best_and_the_last_weights_are_both_kept(tmp_path, keep, kept_step):
+    run(tmp_path, recipe_=recipe(**MEASURED, keep=keep), validation=foreign(), only="law")
+    record = json.loads((tmp_path / "trunk" / "training.json").read_text())
+    assert (record["steps"], record["kept_step"]) == (8, kept_step)
+    other = {"last": "best", "best": "last"}[keep]
+    bank = ExpertBank({"kept": tmp_path / "trunk", "left": tmp_path / "trunk" / other})
+    for domain, split in foreign().items():
+        kept, left = (_perplexity(bank.load(name), split) for name in ("kept", "left"))
+        assert record["validation_perplexity"][domain] == pytest.approx(kept, rel=1e-4)
+        assert (kept < left) == (keep == "best")
+
+
+def test_a_stage_that_stops_getting_better_ends_early(tmp_path):
+    settings = {"early_stopping_patience": 1, "keep": "best"}
+    run(tmp_path, recipe_=recipe(**MEASURED, **settings), validation=foreign(), only="law")
+    record = json.loads((tmp_path / "trunk" / "training.json").read_text())
+    assert (record["steps"], record["kept_step"]) == (4, 2)
+    assert "validation/perplexity" in (tmp_path / "logs/trunk/version_0/metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("after", [3, 5, 6, 7])
+def test_a_stopped_run_that_measures_goes_on_to_the_same_weights(tmp_path, after):
+    settings = {"recipe_": recipe(**MEASURED), "validation": foreign(), "only": "law"}
+    run(tmp_path / "whole", **settings)
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run(tmp_path / "stopped", Stop(steps_of_stage=8, after=after, kill=False), **settings)
+    run(tmp_path / "stopped", **settings)
+    assert same(tmp_path / "whole", tmp_path / "stopped", "trunk")
+    assert same(tmp_path / "whole/trunk", tmp_path / "stopped/trunk", "best")
+    measured = [(tmp_path / name / "trunk/training.json").read_text() for name in ("whole", "stopped")]
+    assert len({json.dumps(json.loads(text)["validation_perplexity"]) for text in measured}) == 1
+
+
+def test_two_processes_train_the_expert_of_one(tmp_path):
+    """Unequal lengths and accumulation: the loss is divided by the targets of the whole step, wherever they are."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.modules.test_expert_training_runs import *\n"
+        "tiny_preset()\n"
+        "devices = int(sys.argv[2])\n"
+        "def make_trainer(*, callbacks=(), **given):\n"
+        "    return Trainer(accelerator='cpu', devices=devices, strategy='ddp' if devices > 1 else 'auto',\n"
+        "        enable_progress_bar=False, enable_model_summary=False, callbacks=[*callbacks],\n"
+        "        accumulate_grad_batches=2, **given)\n"
+        "from tests.experts.fakes import ragged_blocks\n"
+        "ragged = {name: ragged_blocks(rows=9, seed=i) for i, name in enumerate(DOMAINS)}\n"
+        "run(Path(sys.argv[1]), make_trainer=make_trainer, train=ragged, validation=ragged,\n"
+        "    recipe_=recipe(validate_every_n_steps=2, context_length=9), only='law')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    for devices in (1, 2):
+        command = [sys.executable, script, tmp_path / str(devices), str(devices)]
+        done = subprocess.run(command, check=False, env=environment, timeout=120, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for name in ("trunk", "law"):
+        one, two = weights(tmp_path / "1", name), weights(tmp_path / "2", name)
+        for key in one:
+            torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=1e-4)
+        records = [json.loads((tmp_path / str(i) / name / "training.json").read_text()) for i in (1, 2)]
+        assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-4)
+        assert records[0]["validation_perplexity"] == pytest.approx(records[1]["validation_perplexity"], rel=1e-4)
