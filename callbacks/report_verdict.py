@@ -10,14 +10,14 @@ from torch import Tensor
 
 from callbacks.decisions import Decisions
 from ir3de.evaluation.card import write_card
-from ir3de.evaluation.figures import save_confusion_matrix, save_expert_perplexity
+from ir3de.evaluation.figures import save_confusion_matrix, save_expert_quality
 from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
 from ir3de.evaluation.verdict import Verdict, make_verdict
 from ir3de.modules.router_module import RouterModule
 from ir3de.routers import Router
 from ir3de.types import Batch
 
-CONFUSION, PERPLEXITY = "confusion_matrix.png", "expert_perplexity.png"
+CONFUSION = "confusion_matrix.png"
 
 
 class ReportVerdict(Callback):
@@ -61,13 +61,13 @@ class ReportVerdict(Callback):
         decisions = {name: one.gather(trainer, num_sequences) for name, one in self._decisions.items()}
         _check_complete(decisions, num_sequences)
         if trainer.is_global_zero:
-            losses = _module(pl_module).losses
-            assert losses is not None, "the loss table is made before the test begins"
-            verdict = make_verdict(decisions, losses, seed=self.seed)
+            table = _module(pl_module).table
+            assert table is not None, "the table is made before the test begins"
+            verdict = make_verdict(decisions, table, seed=self.seed)
             folder = Path(trainer.default_root_dir)
             write_tables(verdict, folder)
             save_confusion_matrix(verdict, folder / CONFUSION)
-            save_expert_perplexity(verdict, folder / PERPLEXITY)
+            save_expert_quality(verdict, folder / f"expert_{verdict.measure}.png")
             if (folder / "router").is_dir():
                 write_card(folder / "router", verdict=verdict)
             _log(trainer, verdict, folder)
@@ -87,7 +87,7 @@ def _log(trainer: Trainer, verdict: Verdict, folder: Path) -> None:
     for logger in trainer.loggers:
         logger.log_metrics(flat_metrics(verdict))
         if isinstance(logger, WandbLogger):
-            logger.log_image("figures", [str(folder / CONFUSION), str(folder / PERPLEXITY)])
+            logger.log_image("figures", [str(folder / CONFUSION), str(folder / f"expert_{verdict.measure}.png")])
             columns, rows = verdict_table(verdict)
             logger.log_table("verdict", columns=columns, data=rows)
 

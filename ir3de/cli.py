@@ -21,6 +21,7 @@ from ir3de.commands import COMMANDS
 from ir3de.configs import inline_parts, load_config
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
+from ir3de.evaluation.report import matrix_table
 from ir3de.experts.loss_settings import LossSettings
 from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
@@ -177,12 +178,18 @@ class RouterCLI(LightningCLI):
         self._load_router()
         self._check_experts()
         if self.trainer.is_global_zero:  # the one that reports
-            self.model.losses = self.trainer.experts.losses(self.datamodule)
+            self.model.table = self.trainer.experts.table(self.datamodule)
 
     def after_test(self) -> None:
-        self._finish(
-            "python main.py predict", "results.csv", "results.json", "confusion_matrix.png", "expert_perplexity.png"
-        )
+        pictures = ("confusion_matrix.png", "expert_perplexity.png", "expert_score.png")
+        self._finish("python main.py predict", "results.csv", "results.json", *pictures)
+
+    def after_losses(self) -> None:
+        table = self.trainer.table
+        if self.trainer.is_global_zero and table is not None:
+            names = self.datamodule.domain_names
+            numbers = {name: int((table.domain_N == i).sum()) for i, name in enumerate(names)}
+            console().print(matrix_table("perplexity", table.perplexity(names), numbers))
 
     def _check_experts(self) -> None:
         experts, domains = self.model.router.expert_names, self.datamodule.domain_names

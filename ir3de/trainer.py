@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -14,6 +15,7 @@ from ir3de.data.datamodule import DomainDataModule
 from ir3de.experts.bank import ExpertBank
 from ir3de.experts.loss_settings import LossSettings
 from ir3de.experts.loss_table import LossTable
+from ir3de.experts.score_table import ScoreTable, read_score_table
 from ir3de.modules.make_loss_table import make_loss_table
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe, train_experts
@@ -59,6 +61,19 @@ class Experts:
         )
         rank_zero_info(f"The experts are in {self.folder}")
 
+    def table(self, data: DomainDataModule) -> LossTable | ScoreTable:
+        """Return what the test split's sequences are worth under every expert: computed losses, or given scores."""
+        path = self.loss_settings.table
+        if path is None:
+            return self.losses(data)
+        rows = data.router_rows("test")
+        return read_score_table(
+            Path(path),
+            expert_names=data.domain_names,
+            prompts=data.texts("test"),
+            domain_N=torch.from_numpy(rows.domains()),
+        )
+
     def losses(self, data: DomainDataModule) -> LossTable:
         """Return the test split's losses under every expert, computed if they are not cached.
 
@@ -102,6 +117,7 @@ class RouterTrainer(Trainer):
     """Lightning's Trainer for routers, and the commands that work on experts; ``experts`` is set by the CLI."""
 
     experts: Experts
+    table: LossTable | None = None  # what ``losses`` made
 
     def train_experts(self, model: RouterModule, datamodule: DomainDataModule, domain: str | None = None) -> None:
         """Train the experts: a trunk on all domains, then one branch per domain.
@@ -120,7 +136,8 @@ class RouterTrainer(Trainer):
             model: Not used.
             datamodule: The domains.
         """
-        return self.experts.losses(datamodule)
+        self.table = self.experts.losses(datamodule)
+        return self.table
 
 
 register_strategy()

@@ -92,8 +92,8 @@ def test_fit_test_and_predict_on_folders_of_text(here, capsys):
     assert set(accuracy) == {"IR3DE", "IR3DE-avg", "IR3DE-all", "naive Bayes"}
     assert min(accuracy.values()) > 90, "the domains share five words only"
     for domain in DOMAINS:
-        own = results["expert_perplexity"][domain][domain]
-        assert own == min(results["expert_perplexity"][e][domain] for e in DOMAINS)
+        own = results["expert_quality"][domain][domain]
+        assert own == min(results["expert_quality"][e][domain] for e in DOMAINS)
     main(["predict", "--config", "mine.yaml"])
     lines = (here / "runs/mine/predictions.csv").read_text().splitlines()
     assert len(lines) == 1 + sum(results["sequences"].values())

@@ -151,12 +151,16 @@ class DomainDataModule(LightningDataModule):
 
     def router_rows(self, split: Split) -> BlockDataset:
         """Return a split in the router's tokenizer, as the loaders give it."""
-        check_split(split)
-        router = self.router_tokenizer
-        files = {name: self._views.router_sequences(split, name, router) for name in self.domain_names}
+        files = self._router_files(split)
         # The experts' blocks have an end of text between documents, which is no text.
-        masked_id = None if self._views.differs(router) else self.expert_tokenizer.end_of_text
+        masked_id = None if self._views.differs(self.router_tokenizer) else self.expert_tokenizer.end_of_text
         return self._dataset(files, masked_id=masked_id, with_text=self._with_text)
+
+    def texts(self, split: Split) -> list[str]:
+        """Return the text of each of a split's sequences."""
+        rows = self._dataset(self._router_files(split), with_text=True)
+        batches = (rows[list(range(first, min(first + 256, len(rows))))] for first in range(0, len(rows), 256))
+        return [text for batch in batches for text in batch["text"]]
 
     def counted_shards(self) -> CountedShards:
         """Return the training text as counts, shard by shard; what was counted before is in the journal."""
@@ -213,6 +217,10 @@ class DomainDataModule(LightningDataModule):
             key: [value[i] for i in real.tolist()] if isinstance(value, list) else value[real]
             for key, value in batch.items()
         }
+
+    def _router_files(self, split: Split) -> dict[str, File]:
+        check_split(split)
+        return {name: self._views.router_sequences(split, name, self.router_tokenizer) for name in self.domain_names}
 
     def _sharded(self, num_rows: int, batch_size: int, *, shuffle: bool = False) -> ShardedRows:
         trainer = self.trainer

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ir3de.evaluation.report import UNITS
+from ir3de.evaluation.report import units
 from ir3de.evaluation.verdict import Verdict
 from ir3de.files import replace_file
 
@@ -50,14 +50,14 @@ def write_card(folder: Path, *, verdict: Verdict | None) -> None:
 
 
 def _numbers(verdict: Verdict) -> list[str]:
-    titles = [title.replace("\n", " ") for title in UNITS.values()]
+    titles = {name: title.replace("\n", " ") for name, title in units(verdict).items()}
     lines = [
         f"On {sum(verdict.sequences.values()):,} held-out sequences:",
         "",
-        "| router | " + " | ".join(titles) + " |",
+        "| router | " + " | ".join(titles.values()) + " |",
         "| --- |" + " ---: |" * len(titles),
     ]
     for row in [*verdict.routers, *verdict.references]:
-        values = [getattr(row, name) for name in UNITS]
+        values = [getattr(row, name) for name in titles]
         lines.append(f"| {row.router} | " + " | ".join("" if v is None else f"{v:.4g}" for v in values) + " |")
     return lines

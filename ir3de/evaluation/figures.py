@@ -30,20 +30,28 @@ def save_confusion_matrix(verdict: Verdict, path: Path) -> None:
     _save(figure, path)
 
 
-def save_expert_perplexity(verdict: Verdict, path: Path) -> None:
-    """Draw the perplexity of every expert on every domain as PNG, on a logarithmic scale of colours."""
-    values_EE = np.array([[verdict.expert_perplexity[e][d] for e in verdict.domains] for d in verdict.domains])
-    texts = [[f"{value:.1f}" if value < 1000 else f"{value:.0f}" for value in line] for line in values_EE]
+def save_expert_quality(verdict: Verdict, path: Path) -> None:
+    """Draw every expert on every domain as PNG: perplexity on a logarithmic scale of colours, or score."""
+    values_EE = np.array([[verdict.expert_quality[e][d] for e in verdict.domains] for d in verdict.domains])
+    is_loss = verdict.measure == "perplexity"
+    label = "perplexity per token (log scale; lower is better)" if is_loss else "mean score (higher is better)"
+    texts = [[_short(value, is_loss) for value in line] for line in values_EE]
     figure = _heat_map(
         values_EE,
         texts,
         verdict.domains,
-        LogNorm(values_EE.min(), values_EE.max()),
-        labels=("expert", "domain of the test sequences", "perplexity per token (log scale; lower is better)"),
-        title="Perplexity of every expert on every domain",
-        best=values_EE.argmin(axis=1),
+        (LogNorm if is_loss else Normalize)(values_EE.min(), values_EE.max()),
+        labels=("expert", "domain of the test sequences", label),
+        title=f"{verdict.measure.capitalize()} of every expert on every domain",
+        best=values_EE.argmin(axis=1) if is_loss else values_EE.argmax(axis=1),
     )
     _save(figure, path)
+
+
+def _short(value: float, is_loss: bool) -> str:
+    if not is_loss:
+        return f"{value:.3g}"
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
 def _heat_map(

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from ir3de.experts.bank import WEIGHT_AVERAGE
 from ir3de.files import replace_file
+from ir3de.functional.quality import Measure, domain_quality
 
 _METADATA = b"ir3de_loss_table"
 _VERSION = 2
@@ -43,30 +46,49 @@ class LossTable:
         assert self.average_nll_N is None or self.average_nll_N.shape == (num_rows,)
 
     @property
-    def column_names(self) -> tuple[str, ...]:
-        """The experts' names, then ``weight_average`` where there is that column."""
-        return self.expert_names if self.average_nll_N is None else (*self.expert_names, "weight_average")
+    def measure(self) -> Measure:
+        """What the values make."""
+        return "perplexity"
 
-    def perplexity(self) -> Tensor:
-        """Return ``(num_domains, E)`` float64 perplexities: exp of a domain's NLL over its tokens, by expert.
+    @property
+    def values_NE(self) -> Tensor:
+        """The losses."""
+        return self.nll_NE
 
-        A domain without a target token is NaN.
+    @property
+    def weights_N(self) -> Tensor:
+        """The targets of each sequence."""
+        return self.tokens_N
+
+    @property
+    def average_N(self) -> Tensor | None:
+        """The losses under the average of weights."""
+        return self.average_nll_N
+
+    @property
+    def best_N(self) -> Tensor:
+        """The expert with the lowest loss on each sequence; the first of equals."""
+        return self.nll_NE.argmin(dim=1)
+
+    @property
+    def cost_NE(self) -> Tensor | None:
+        """Nothing is known of costs."""
+        return None
+
+    def perplexity(self, domains: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Return the perplexity ``[member][domain]``: exp of a domain's NLL over its tokens; NaN without a target.
+
+        Members are the experts, then ``weight_average`` where it is there.
         """
-        num_domains = int(self.domain_N.max()) + 1 if len(self.domain_N) else 0
-        rows = torch.nn.functional.one_hot(self.domain_N, num_domains).T.double()
-        return ((rows @ self.nll_NE) / (rows @ self.tokens_N.double()[:, None])).exp()
-
-    def select(self, names: tuple[str, ...]) -> Self:
-        """Return the table of some of the experts, in the order of ``names``; the average is of all, so it goes.
-
-        Raises:
-            ValueError: if the table has no such expert.
-        """
-        unknown = [name for name in names if name not in self.expert_names]
-        if unknown:
-            raise ValueError(f"Expected experts of this loss table, {list(self.expert_names)}, but got {unknown}.")
-        columns = [self.expert_names.index(name) for name in names]
-        return replace(self, nll_NE=self.nll_NE[:, columns], expert_names=tuple(names), average_nll_N=None)
+        members = dict(zip(self.expert_names, self.nll_NE.T, strict=True))
+        if self.average_nll_N is not None:
+            members[WEIGHT_AVERAGE] = self.average_nll_N
+        domain_DN = torch.nn.functional.one_hot(self.domain_N, len(domains)).T.double()
+        tokens_D = domain_DN @ self.tokens_N.double()
+        return {
+            member: dict(zip(domains, domain_quality(domain_DN @ nll_N, tokens_D, self.measure).tolist(), strict=True))
+            for member, nll_N in members.items()
+        }
 
     def save(self, path: Path) -> None:
         """Write the table as Parquet in one step, with checksums."""

@@ -1,6 +1,6 @@
 """torchmetrics classes of routing; each state declares its own reduction."""
 
 from ir3de.metrics.accuracy import RoutingConfusion
-from ir3de.metrics.perplexity import DomainPerplexity, NormalizedPerformance, Regret
+from ir3de.metrics.quality import DomainQuality, NormalizedPerformance, Regret
 
-__all__ = ["DomainPerplexity", "NormalizedPerformance", "Regret", "RoutingConfusion"]
+__all__ = ["DomainQuality", "NormalizedPerformance", "Regret", "RoutingConfusion"]

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from ir3de.experts.loss_table import LossTable
+from ir3de.experts.score_table import ScoreTable
 from ir3de.metrics import RoutingConfusion
 from ir3de.routers import Router
 from ir3de.types import Batch, RoutingDecision
@@ -36,7 +37,7 @@ class RouterModule(LightningModule):
         # Lightning's automatic optimization wants a loss from every step, and counting has none.
         self.automatic_optimization = not router.closed_form
         self.confusion: RoutingConfusion | None = None
-        self.losses: LossTable | None = None  # of the test split, put here before ``test``
+        self.table: LossTable | ScoreTable | None = None  # of the test split, put here before ``test``
 
     def on_fit_start(self) -> None:
         """Refuse a closed-form fit without the callback that fits.

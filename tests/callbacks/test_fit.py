@@ -112,7 +112,7 @@ def _losses(data):
 def test_the_verdict_has_every_selector_naive_bayes_and_the_references(tmp_path, router):
     data = MadeUpDomains()
     module, _ = _fit(tmp_path, router=router, data=data)
-    module.losses = _losses(data)
+    module.table = _losses(data)
     trainer = _trainer(tmp_path, callbacks=[ReportVerdict()])
     trainer.test(module, datamodule=data, verbose=False)
     with (tmp_path / "results.csv").open() as file:
@@ -123,7 +123,7 @@ def test_the_verdict_has_every_selector_naive_bayes_and_the_references(tmp_path,
         assert {name.split(" (")[0] for name in routers} == {"IR3DE", "IR3DE-avg", "IR3DE-all", "naive Bayes"}
         assert len(routers) == 4
     decisions = torch.cat([router.decide(b["input_ids"], b["attention_mask"]).expert_B for b in data.test_dataloader()])
-    right = (decisions == module.losses.domain_N).double().mean()
+    right = (decisions == module.table.domain_N).double().mean()
     assert float(rows[0]["routing_accuracy"]) == pytest.approx(100 * float(right))
     assert float(trainer.callback_metrics["test/routing_accuracy"]) == pytest.approx(100 * float(right), rel=1e-5)
     card = (tmp_path / "router" / "README.md").read_text()
@@ -134,7 +134,7 @@ def test_the_verdict_has_every_selector_naive_bayes_and_the_references(tmp_path,
 def test_a_verdict_on_part_of_the_sequences_is_refused(tmp_path):
     data = MadeUpDomains()
     module, _ = _fit(tmp_path, data=data)
-    module.losses = _losses(data)
+    module.table = _losses(data)
     with pytest.raises(ValueError, match="were not routed"):
         _trainer(tmp_path, callbacks=[ReportVerdict()], limit_test_batches=1).test(module, datamodule=data)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ir3de.evaluation.figures import save_confusion_matrix, save_expert_perplexity
+from ir3de.evaluation.figures import save_confusion_matrix, save_expert_quality
 from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
 from ir3de.evaluation.verdict import make_verdict
 from ir3de.experts.loss_table import LossTable
@@ -38,12 +38,12 @@ def test_rows_are_what_looking_up_gives():
     (row,) = verdict.routers
     routed = [_perplexity(losses, expert_N.tolist(), d) for d in range(3)]
     own = [_perplexity(losses, losses.domain_N.tolist(), d) for d in range(3)]
-    assert list(row.perplexity.values()) == pytest.approx(routed)
+    assert list(row.quality.values()) == pytest.approx(routed)
     expected = sum(100 * o / r for o, r in zip(own, routed, strict=True)) / 3
     assert row.normalized_performance == pytest.approx(expected)
     assert row.routing_accuracy == pytest.approx(100 * float((expert_N == losses.domain_N).double().mean()))
     assert sum(map(sum, row.confusion)) == 30
-    assert verdict.expert_perplexity["law"]["maths"] == pytest.approx(_perplexity(losses, [1] * 30, 2))
+    assert verdict.expert_quality["law"]["maths"] == pytest.approx(_perplexity(losses, [1] * 30, 2))
 
 
 def test_references_bound_the_routers():
@@ -79,7 +79,7 @@ def test_tables_files_and_loggers_have_the_same_numbers(tmp_path, capsys):
         assert float(row["normalized_performance"]) == entry["normalized_performance"]
     assert flat["test/ridge_k_1/normalized_performance"] == float(rows[0]["normalized_performance"])
     columns, table = verdict_table(verdict)
-    assert len(columns) == len(table[0]) == 7 + 3
+    assert len(columns) == len(table[0]) == 2 + 3 * (5 + 3)
     print_verdict(verdict)
     assert "ridge" in capsys.readouterr().out
 
@@ -87,6 +87,6 @@ def test_tables_files_and_loggers_have_the_same_numbers(tmp_path, capsys):
 def test_figures_are_pictures(tmp_path):
     verdict = make_verdict({"mine": _losses().domain_N}, _losses(), seed=0)
     save_confusion_matrix(verdict, tmp_path / "a.png")
-    save_expert_perplexity(verdict, tmp_path / "b.png")
+    save_expert_quality(verdict, tmp_path / "b.png")
     for name in ("a.png", "b.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

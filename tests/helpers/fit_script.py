@@ -84,7 +84,7 @@ def main(given):
         callbacks=[*callbacks, WritePredictions(), ReportVerdict()],
     )
     trainer.fit(module, datamodule=data)
-    module.losses = losses(data)
+    module.table = losses(data)
     trainer.predict(module, datamodule=data, return_predictions=False)
     trainer.test(module, datamodule=data, verbose=False)
     Path(given["out"], f"rank_{trainer.global_rank}").write_text(type(trainer.strategy).__name__)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ir3de.metrics import DomainPerplexity, NormalizedPerformance, Regret, RoutingConfusion
+from ir3de.metrics import DomainQuality, NormalizedPerformance, Regret, RoutingConfusion
 
 NUM_DOMAINS = 3
 
@@ -46,7 +46,7 @@ def _expected(nll_NE, tokens_N, domain_N, expert_N):
 def _measure(data, batches):
     nll_NE, tokens_N, domain_N, expert_N = data
     metrics = (
-        DomainPerplexity(num_domains=NUM_DOMAINS),
+        DomainQuality(num_domains=NUM_DOMAINS),
         NormalizedPerformance(num_domains=NUM_DOMAINS),
         Regret(),
         RoutingConfusion(num_domains=NUM_DOMAINS),

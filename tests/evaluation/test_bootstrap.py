@@ -1,0 +1,116 @@
+"""Resampled sums and the intervals of the verdict, against one resample at a time in plain NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ir3de.evaluation import bootstrap
+from ir3de.evaluation.bootstrap import interval, resampled_sums
+from ir3de.evaluation.verdict import make_verdict
+from ir3de.experts.loss_table import LossTable
+from ir3de.experts.score_table import ScoreTable
+
+NAMES = ("code", "law", "maths")
+
+
+def _losses(n=60, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens_N = torch.randint(5, 60, (n,), generator=generator)
+    per_token = 2 + torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    domain_N = torch.arange(n) % 3
+    per_token[torch.arange(n), domain_N] -= 0.5
+    return LossTable(per_token * tokens_N[:, None], tokens_N, domain_N, NAMES, "key", None)
+
+
+def _mostly_right(table, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    wrong_N = torch.rand(len(table.domain_N), generator=generator) < 0.3
+    return torch.where(wrong_N, (table.domain_N + 1) % 3, table.domain_N)
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 1 << 24])
+def test_sums_are_those_of_drawn_rows(at_once, monkeypatch):
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", at_once)
+    values_NC = torch.rand(17, 2, dtype=torch.float64)
+    domain_N = torch.tensor([0, 2] * 8 + [2])
+    sums_RDC = resampled_sums(values_NC, domain_N, 4, seed=5, resamples=9)
+    generator = np.random.default_rng(5)
+    for domain in (0, 2):  # domains come one after the other, and within them resamples
+        rows = values_NC[domain_N == domain].numpy()
+        for resample in range(9):
+            drawn = generator.integers(len(rows), size=(1, len(rows)))[0]
+            np.testing.assert_allclose(sums_RDC[resample, domain].numpy(), rows[drawn].sum(axis=0), rtol=1e-12)
+    assert not sums_RDC[:, [1, 3]].any()
+
+
+def test_intervals_are_percentiles_of_the_metrics_of_resamples():
+    table = _losses()
+    expert_N = _mostly_right(table)
+    (row,) = make_verdict({"mine": expert_N}, table, seed=1).routers
+    best = max(range(3), key=lambda i: _metrics(table, torch.full_like(expert_N, i), 0, np.arange(60))["performance"])
+    generator = np.random.default_rng(1)
+    draws = [generator.integers(20, size=(1000, 20)) for _ in range(3)]
+    found = []
+    for resample in range(1000):
+        rows = np.concatenate([np.flatnonzero(table.domain_N.numpy() == d)[draws[d][resample]] for d in range(3)])
+        found.append(_metrics(table, expert_N, best, rows))
+    keys = {"performance": "normalized_performance", "gain": "oracle_gain", "regret": "regret",
+            "accuracy": "routing_accuracy_mean", "law": "quality/law"}  # fmt: skip
+    for mine, theirs in keys.items():
+        low, high = np.percentile([one[mine] for one in found], [2.5, 97.5])
+        assert row.intervals[theirs] == pytest.approx((low, high), rel=1e-9), theirs
+    point = _metrics(table, expert_N, best, np.arange(60))
+    assert row.normalized_performance == pytest.approx(point["performance"])
+    assert row.oracle_gain == pytest.approx(point["gain"])
+    assert row.regret == pytest.approx(point["regret"])
+
+
+def _metrics(table, expert_N, best, rows):
+    nll, tokens, domain = (one.numpy()[rows] for one in (table.nll_NE, table.tokens_N, table.domain_N))
+    expert = expert_N.numpy()[rows]
+
+    def perplexity(chosen, d):
+        mine = domain == d
+        return math.exp(nll[np.arange(len(rows)), chosen][mine].sum() / tokens[mine].sum())
+
+    routed, own, single = (
+        [perplexity(chosen, d) for d in range(3)] for chosen in (expert, domain, np.full_like(expert, best))
+    )
+    gains = [np.mean(np.log(single)) - np.mean(np.log(one)) for one in (routed, own)]
+    return {
+        "performance": 100 * np.mean([o / r for o, r in zip(own, routed, strict=True)]),
+        "gain": 100 * gains[0] / gains[1],
+        "regret": (nll[np.arange(len(rows)), expert] - nll.min(axis=1)).sum() / tokens.sum(),
+        "accuracy": 100 * np.mean([(expert == domain)[domain == d].mean() for d in range(3)]),
+        "law": routed[1],
+    }
+
+
+def test_scores_are_better_the_higher_they_are():
+    generator = torch.Generator().manual_seed(0)
+    score_NE = torch.rand(60, 3, generator=generator, dtype=torch.float64)
+    domain_N = torch.arange(60) % 3
+    score_NE[torch.arange(60), domain_N] += 1
+    table = ScoreTable(score_NE, domain_N, NAMES, "key", cost_NE=torch.tensor([1.0, 2, 3]).double().expand(60, 3))
+    expert_N = _mostly_right(table)
+    verdict = make_verdict({"mine": expert_N}, table, seed=1)
+    (row,) = verdict.routers
+    chosen_N = score_NE[torch.arange(60), expert_N]
+    own_N = score_NE[torch.arange(60), domain_N]
+    ratios = [100 * float(chosen_N[domain_N == d].mean() / own_N[domain_N == d].mean()) for d in range(3)]
+    assert verdict.measure == "score"
+    assert row.normalized_performance == pytest.approx(sum(ratios) / 3)
+    assert row.normalized_performance < 100
+    assert row.regret == pytest.approx(float((score_NE.max(dim=1).values - chosen_N).mean()))
+    assert row.cost == pytest.approx(float((expert_N + 1).double().mean()))
+    by_name = {one.router.split(" (")[0]: one for one in verdict.references}
+    assert by_name["oracle"].oracle_gain == pytest.approx(100)
+    assert by_name["best single expert"].oracle_gain == pytest.approx(0)
+    assert by_name["score oracle"].regret == 0
+    assert by_name["random"].oracle_gain < row.oracle_gain < 100
+
+
+def test_a_metric_that_some_resamples_lack_has_no_interval():
+    assert interval(torch.tensor([1.0, math.nan])) is None
