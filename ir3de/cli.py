@@ -26,7 +26,7 @@ from ir3de.experts.loss_settings import LossSettings
 from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe
-from ir3de.routers import ClosedFormRouter, load_router
+from ir3de.routers import ClosedFormRouter, RidgeRouter, load_router
 from ir3de.runs import RunFolder, global_rank
 from ir3de.suggestions import RouterParser, with_suggestion
 from ir3de.trainer import Experts, RouterTrainer
@@ -159,7 +159,11 @@ class RouterCLI(LightningCLI):
                 f"Expected at least two domains to route between, but got {list(self.datamodule.domain_names)}."
             )
         self._save_config("config.yaml")
-        self.datamodule.router_tokenizer = self.model.router.tokenizer
+        router = self.model.router
+        self.datamodule.router_tokenizer = router.tokenizer
+        if isinstance(router, RidgeRouter) and router.targets == "loss":
+            losses = self.trainer.experts.training_losses(self.datamodule, limit=router.targets_sequences)
+            self.datamodule.loss_rows = losses
 
     def after_fit(self) -> None:
         self._finish("python main.py test", "router", "validation_choices.csv")

@@ -21,6 +21,7 @@ def quieten() -> None:
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     warnings.filterwarnings("ignore", message=r".*configure_optimizers` returned `None`")  # a closed-form router
+    warnings.filterwarnings("ignore", message=".*validation_step` but have no `val_dataloader`")  # measured at the end
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not record.getMessage().startswith(CHATTER)
     )

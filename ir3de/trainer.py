@@ -12,10 +12,12 @@ from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from ir3de.data.datamodule import DomainDataModule
+from ir3de.data.loss_rows import LossRows
 from ir3de.experts.bank import ExpertBank
 from ir3de.experts.loss_settings import LossSettings
 from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable, read_score_table
+from ir3de.modules.expert_batches import Blocks
 from ir3de.modules.make_loss_table import make_loss_table
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe, train_experts
@@ -84,17 +86,31 @@ class Experts:
         bank = self._bank(data)
         data.prepare_data()
         bank.check_tokenizer(data.expert_tokenizer)
-        table = make_loss_table(
+        table = self._losses_of(bank, data.expert_blocks("test"), data, average=True)
+        path = Path(data.cache_dir) / "losses" / f"{table.key}.parquet"
+        rank_zero_info(f"The losses of {len(table.tokens_N)} test sequences are in {path}")
+        return table
+
+    def training_losses(self, data: DomainDataModule, *, limit: int) -> LossRows:
+        """Return at most ``limit`` training sequences of each domain, with their losses under every expert."""
+        bank = self._bank(data)
+        data.prepare_data()
+        bank.check_tokenizer(data.expert_tokenizer)
+        rows = data.training_sample(limit)
+        table = self._losses_of(bank, rows.blocks, data, average=False)
+        rows.losses_NE = table.nll_NE / table.tokens_N.clamp(min=1)[:, None]
+        return rows
+
+    def _losses_of(self, bank: ExpertBank, blocks: Blocks, data: DomainDataModule, *, average: bool) -> LossTable:
+        return make_loss_table(
             bank,
-            data.expert_blocks("test"),
+            blocks,
             make_trainer=partial(Trainer, **{**self.trainer_arguments, **_EVALUATION}),
             cache_dir=Path(data.cache_dir),
             batch_size=self.loss_settings.batch_size,
             embeddings_layer=self.loss_settings.embeddings_layer,
+            average=average,
         )
-        path = Path(data.cache_dir) / "losses" / f"{table.key}.parquet"
-        rank_zero_info(f"The losses of {len(table.tokens_N)} test sequences are in {path}")
-        return table
 
     def _bank(self, data: DomainDataModule) -> ExpertBank:
         names, settings = list(data.domain_names), self.loss_settings

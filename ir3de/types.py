@@ -24,6 +24,17 @@ class Batch(TypedDict):
     text: NotRequired[list[str]]
 
 
+class LossBatch(TypedDict):
+    """What a fit on losses reads: the router's tokens of sequences, one after the other, and the experts' losses.
+
+    ``ids`` ``(M,)`` and ``lengths`` ``(B,)`` are int64; ``losses`` ``(B, E)`` float64 are in nats per token.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    losses: Tensor
+
+
 class ShardCounts(TypedDict):
     """What a closed-form fit reads: the counts of one shard of one domain's training text.
 

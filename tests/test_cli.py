@@ -191,3 +191,73 @@ def test_a_setting_that_the_saved_router_does_not_have_is_refused(here, capsys):
 def test_an_expert_trained_on_other_data_is_refused(here, capsys):
     error = _error(capsys, ["train-experts", "--config", "mine.yaml", "--data.block_length", "16"])
     assert "was trained differently" in error
+
+
+def test_a_router_learns_from_losses_alone(here, capsys):
+    arguments = [
+        "--config",
+        "mine.yaml",
+        "--name",
+        "loss",
+        "--experts.bank",
+        "runs/mine/experts",
+        "--model.router.targets",
+        "loss",
+    ]
+    arguments += ["--model.router.targets_sequences", "30", "--model.router.selector", "mean"]
+    main(["fit", *arguments])
+    main(["test", *arguments])
+    results = json.loads((here / "runs/loss/results.json").read_text())
+    (own, *_) = results["routers"]
+    assert own["router"] == "IR3DE-avg (mean, losses as targets)"
+    assert own["routing_accuracy_mean"] > 80
+    with pytest.raises(SystemExit):
+        main(["add-expert", "--router", "runs/loss/router", "--name", "new", "--data", "texts/history"])
+    assert "only with its losses" in capsys.readouterr().err
+
+
+def test_losses_prints_the_matrix_of_a_bank_from_anywhere(here, capsys):
+    main(["losses", "--config", "mine.yaml"])
+    out = capsys.readouterr().out
+    assert "Perplexity of every expert on every domain" in out
+    assert "weight_average" in out
+    for bank, message in (
+        ({"biology": "x", "cooking": "y"}, "The domains ['history'] have no expert in `experts.bank`"),
+        (dict.fromkeys((*DOMAINS, "law"), "x"), "The experts ['law'] have no domain in `data.domains`"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["losses", "--config", "mine.yaml", "--experts.bank", json.dumps(bank)])
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_scores_made_elsewhere_take_the_place_of_language_models(here, capsys):
+    prompts = [json.loads(line) for line in _prompts()]
+    for name in DOMAINS:
+        rows = [json.dumps({"text": one["text"]}) for one in prompts if one["domain"] == name]
+        (here / f"{name}.jsonl").write_text("\n".join(rows))
+    header = ["prompt", *(f"score:{name}" for name in DOMAINS), *(f"cost:{name}" for name in DOMAINS)]
+    lines = [",".join(header)]
+    lines += [",".join([one["text"], *("1" if one["domain"] == name else "0.25" for name in DOMAINS), "1", "2", "3"])
+              for one in prompts]  # fmt: skip
+    (here / "scores.csv").write_text("\n".join(lines) + "\n")
+    config = yaml.safe_load((here / "mine.yaml").read_text())
+    config |= {"name": "scores", "experts": {"losses": {"table": "scores.csv"}}}
+    config["data"] |= {"domains": {name: f"{name}.jsonl" for name in DOMAINS}, "pack": False}
+    (here / "scores.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "scores.yaml"])
+    main(["test", "--config", "scores.yaml"])
+    results = json.loads((here / "runs/scores/results.json").read_text())
+    assert results["measure"] == "score"
+    own = results["routers"][0]
+    assert own["normalized_performance"] > 90
+    assert 1 < own["cost"] < 3
+    assert (here / "runs/scores/expert_score.png").is_file()
+    assert "regret" in capsys.readouterr().out
+
+
+def _prompts():
+    rng = random.Random(1)
+    for domain in DOMAINS:
+        words = [f"{domain[:3]}{rng.choice('aeiou')}{i}" for i in range(60)]
+        for _ in range(60):
+            yield json.dumps({"domain": domain, "text": " ".join(rng.choice(words) for _ in range(15))})

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 import ir3de.data.installed  # noqa: F401 - lets configs name these sources by their class alone
 from ir3de.data.dataset import BlockDataset, ShardedRows, same_batch
 from ir3de.data.domain import Splits, sources_of
+from ir3de.data.loss_rows import LossRows
 from ir3de.data.preparation import BlockSettings
 from ir3de.data.report import DomainReport
 from ir3de.data.shards import CountedShards
@@ -105,6 +106,7 @@ class DomainDataModule(LightningDataModule):
         self._with_text = with_text
         self.router_tokenizer = router_tokenizer
         self.counts_training = False
+        self.loss_rows: LossRows | None = None  # what a fit on losses reads in the place of the training text
 
     @property
     def num_domains(self) -> int:
@@ -151,16 +153,26 @@ class DomainDataModule(LightningDataModule):
 
     def router_rows(self, split: Split) -> BlockDataset:
         """Return a split in the router's tokenizer, as the loaders give it."""
-        files = self._router_files(split)
+        check_split(split)
+        router = self.router_tokenizer
+        files = {name: self._views.router_sequences(split, name, router) for name in self.domain_names}
         # The experts' blocks have an end of text between documents, which is no text.
-        masked_id = None if self._views.differs(self.router_tokenizer) else self.expert_tokenizer.end_of_text
+        masked_id = None if self._views.differs(router) else self.expert_tokenizer.end_of_text
         return self._dataset(files, masked_id=masked_id, with_text=self._with_text)
 
     def texts(self, split: Split) -> list[str]:
         """Return the text of each of a split's sequences."""
-        rows = self._dataset(self._router_files(split), with_text=True)
-        batches = (rows[list(range(first, min(first + 256, len(rows))))] for first in range(0, len(rows), 256))
-        return [text for batch in batches for text in batch["text"]]
+        rows = self.router_rows(split)
+        return rows.texts(range(len(rows)))
+
+    def training_sample(self, limit: int) -> LossRows:
+        """Return at most ``limit`` training blocks of each domain, drawn by the seed, as the experts read them."""
+        blocks = self.expert_blocks("train")
+        domain_N, generator = blocks.domains(), np.random.default_rng(self._seed)
+        places = [np.flatnonzero(domain_N == number) for number in range(self.num_domains)]
+        rows = np.concatenate([np.sort(generator.permutation(of_domain)[:limit]) for of_domain in places])
+        router = self.router_tokenizer if self._views.differs(self.router_tokenizer) else None
+        return LossRows(blocks, rows, router=router, masked_id=self.expert_tokenizer.end_of_text)
 
     def counted_shards(self) -> CountedShards:
         """Return the training text as counts, shard by shard; what was counted before is in the journal."""
@@ -188,6 +200,8 @@ class DomainDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training text, each row or shard on one process only: counts for a fit that counts."""
+        if self.loss_rows is not None:
+            return self._loader(self.loss_rows, self._sharded(len(self.loss_rows), self._batch_size))
         if self.counts_training:
             shards = self.counted_shards()
             return self._loader(shards, self._sharded(len(shards), 1))
@@ -217,10 +231,6 @@ class DomainDataModule(LightningDataModule):
             key: [value[i] for i in real.tolist()] if isinstance(value, list) else value[real]
             for key, value in batch.items()
         }
-
-    def _router_files(self, split: Split) -> dict[str, File]:
-        check_split(split)
-        return {name: self._views.router_sequences(split, name, self.router_tokenizer) for name in self.domain_names}
 
     def _sharded(self, num_rows: int, batch_size: int, *, shuffle: bool = False) -> ShardedRows:
         trainer = self.trainer

@@ -14,8 +14,6 @@ from ir3de.functional.ridge import (
     Balance,
     RegularizationScale,
     RidgePath,
-    domain_weights,
-    gram_from_counts,
     normalize_columns,
     solve_ridge,
     with_bias,
@@ -26,9 +24,12 @@ from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.routers.artifact import EMBEDDINGS, Artifact, tensor_bytes
 from ir3de.routers.bayes import NaiveBayesRouter
 from ir3de.routers.choose import Choice
+from ir3de.routers.closed_form import Accumulator
 from ir3de.routers.router import Router
 from ir3de.routers.threads import one_thread
 from ir3de.routers.token_table import Selector, TokenTableRouter
+from ir3de.statistics.accumulate import TrainingText
+from ir3de.statistics.loss_sums import LossAccumulator, LossSums
 from ir3de.statistics.token_counts import TokenCounts
 
 K_CANDIDATES = (10, 1, 2, 5, 25, 50, 100, 200)
@@ -72,6 +73,9 @@ class RidgeRouter(TokenTableRouter):
             for example), a GGUF file, or package:NAME. Independent of the experts' tokenizers.
         regularization: λ of the ridge; null chooses it on validation data, from a path of eleven.
         regularization_scale: Whether λ is absolute, as published, or times the mean diagonal of the Gram matrix.
+        targets: What a token should score: `domain` 1 for its own domain's expert and 0 for the others; `loss` the
+            negative loss of every expert on the training sequence that it is in, so that no domain has to be known.
+        targets_sequences: With `loss`, at most so many training sequences of each domain are run through all experts.
         balance: `domain` gives every domain the same weight; `none` every token, as published; null chooses on
             validation data.
         normalize: Divide each expert's coefficients and bias by the coefficients' norm, as the published code does.
@@ -88,6 +92,8 @@ class RidgeRouter(TokenTableRouter):
         embeddings: str | Embeddings,
         regularization: float | None = 1e-2,
         regularization_scale: RegularizationScale = "absolute",
+        targets: Literal["domain", "loss"] = "domain",
+        targets_sequences: int = 500,
         balance: Literal["domain", "none"] | None = "domain",
         normalize: bool = False,
         selector: Literal["majority", "mean", "entropy_top_k"] | None = None,
@@ -100,12 +106,23 @@ class RidgeRouter(TokenTableRouter):
             raise ValueError(f"Expected `k` to be at least 1 or null, but got {k}.")
         if k is not None and selector in ("majority", "mean"):
             raise ValueError(f"`k` is for the selector entropy_top_k, but got k={k} with {selector}. Set `k: null`.")
+        if targets == "loss" and (
+            selector is None or regularization is None or (selector == "entropy_top_k" and not k)
+        ):
+            raise ValueError(
+                "What is open is chosen by domains, which `targets: loss` does without. Give `selector` (mean, for"
+                " example), `regularization` and, for entropy_top_k, `k`."
+            )
+        if targets_sequences < 1:
+            raise ValueError(f"Expected `targets_sequences` to be at least 1, but got {targets_sequences}.")
         super().__init__(selector=selector or "entropy_top_k", k=k or K_CANDIDATES[0])
         self._embeddings = embeddings
         self._settings: dict[str, Any] = {
             "regularization": regularization,
             "regularization_scale": regularization_scale,
-            "balance": balance,
+            "targets": targets,
+            "targets_sequences": targets_sequences,
+            "balance": balance if targets == "domain" else "none",
             "normalize": normalize,
             "selector": selector,
             "k": k,
@@ -113,11 +130,14 @@ class RidgeRouter(TokenTableRouter):
         }
         self.regularization = REGULARIZATIONS[0] if regularization is None else regularization
         self.regularization_scale: RegularizationScale = regularization_scale
-        self.balance: Balance = balance or BALANCES[0]
+        self.targets = targets
+        self.targets_sequences = targets_sequences
+        self.counts_training = targets == "domain"
+        self.balance: Balance = self._settings["balance"] or BALANCES[0]
         self.normalize = normalize
         self.embedding_table = embedding_table
         self.weight_DE = torch.empty(0)
-        self._last: tuple[TokenCounts, Balance, System] | None = None
+        self._last: tuple[TokenCounts | LossSums, Balance, System] | None = None
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -136,14 +156,25 @@ class RidgeRouter(TokenTableRouter):
 
     @property
     def display_name(self) -> str:
-        return PUBLISHED_NAMES[self.selector].replace("top-k", f"top-{self.k}")
+        name = PUBLISHED_NAMES[self.selector].replace("top-k", f"top-{self.k}")
+        return name if self.targets == "domain" else f"{name[:-1]}, losses as targets)"
 
     @property
     def keeps_scores(self) -> bool:
         """With more experts than embedding features, the mean is cheaper made from the embeddings."""
         return len(self.expert_names) <= self.embeddings.table_VD.shape[1]
 
-    def solve(self, statistics: TokenCounts) -> None:
+    def accumulator(self, data: TrainingText) -> Accumulator[Any]:
+        if self.targets == "domain":
+            return super().accumulator(data)
+        return LossAccumulator(data.domain_names, self.basis())
+
+    def read_statistics(self, content: bytes, *, where: str) -> Any:
+        if self.targets == "domain":
+            return super().read_statistics(content, where=where)
+        return LossSums.from_bytes(content, where=where)
+
+    def solve(self, statistics: TokenCounts | LossSums) -> None:
         """Solve ``W`` ``(D + 1, E)`` float64 and make the table of ``S = ẼW``; equal counts give equal bytes here."""
         with one_thread():
             system = self._system(statistics, self.balance)
@@ -216,7 +247,11 @@ class RidgeRouter(TokenTableRouter):
 
     def siblings(self) -> dict[str, Router]:
         """Return the three selectors over this table and naive Bayes over these counts, each as a router."""
-        siblings: dict[str, Router] = {name: self.with_selector(key) for key, name in PUBLISHED_NAMES.items()}
+        open_k = self.targets == "loss" and self._settings["k"] is None
+        twins = [self.with_selector(key) for key in PUBLISHED_NAMES if not (open_k and key == "entropy_top_k")]
+        siblings: dict[str, Router] = {twin.display_name: twin for twin in twins}
+        if self.targets == "loss":
+            return siblings
         bayes = NaiveBayesRouter(tokenizer=self.tokenizer)
         bayes.fit(self._fitted())
         return siblings | {bayes.display_name: bayes}
@@ -261,12 +296,11 @@ class RidgeRouter(TokenTableRouter):
             )
         return cls(embeddings=Embeddings(source, tokenizer, table_VD), **config["settings"])
 
-    def _system(self, statistics: TokenCounts, balance: Balance) -> System:
+    def _system(self, statistics: TokenCounts | LossSums, balance: Balance) -> System:
         """Return the Gram matrix and the right side; the last ones are kept, since λ and votes change neither."""
         if self._last is None or self._last[0] is not statistics or self._last[1] != balance:
             table_VD = self.embeddings.table_VD[: statistics.vocab_size]
-            system = gram_from_counts(table_VD, statistics.sparse(), domain_weights(statistics.tokens_E, balance))
-            self._last = (statistics, balance, system)
+            self._last = (statistics, balance, statistics.system(table_VD, balance))
         return self._last[2]
 
     def _use(self, weight_DE: Tensor) -> None:

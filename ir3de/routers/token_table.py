@@ -19,7 +19,7 @@ from ir3de.functional.votes import (
     vote_shares,
 )
 from ir3de.routers.choose import Choice, ScoredChoice, ValidationBatches, best_choice
-from ir3de.routers.closed_form import ClosedFormRouter
+from ir3de.routers.closed_form import Accumulator, ClosedFormRouter
 from ir3de.statistics.accumulate import CountAccumulator, TrainingText
 from ir3de.statistics.token_counts import TokenCounts
 
@@ -68,7 +68,7 @@ class TokenTableRouter(ClosedFormRouter[TokenCounts]):
     def basis(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.fingerprint, "vocab_size": self.tokenizer.vocab_size}
 
-    def accumulator(self, data: TrainingText) -> CountAccumulator:
+    def accumulator(self, data: TrainingText) -> Accumulator[Any]:
         domains = [shard.domain for shard in data.counted_shards().shards]
         return CountAccumulator(domains, data, **self.basis())
 

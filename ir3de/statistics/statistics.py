@@ -69,6 +69,14 @@ class Statistics(ABC, Generic[S]):
                 f" Choose another name, or remove `{name}` first."
             )
 
+    def check_domain(self, name: str) -> None:
+        """Refuse, before anything is read, an expert that cannot be added by its domain's text alone.
+
+        Raises:
+            ValueError: if the name is taken, or more than the text is needed.
+        """
+        self.check_new(name)
+
     def without_expert(self, name: str) -> Self:
         """Return the statistics as if the expert's data had never been read.
 

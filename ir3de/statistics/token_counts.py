@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from ir3de.functional.counts import SparseCounts
+from ir3de.functional.ridge import Balance, domain_weights, gram_from_counts
 from ir3de.statistics.held_out import NO_BAGS, TokenBags
 from ir3de.statistics.statistics import Statistics
 
@@ -114,6 +115,10 @@ class TokenCounts(Statistics[DomainCounts]):
     def counts_EV(self) -> Tensor:
         """All counts ``(E, V)`` int64, zeros included: for few experts."""
         return torch.from_numpy(np.stack([share.dense(self.vocab_size) for share in self.shares.values()]))
+
+    def system(self, table_VD: Tensor, balance: Balance) -> tuple[Tensor, Tensor]:
+        """Return the Gram matrix ``A`` ``(D + 1, D + 1)`` and the right side ``b`` ``(D + 1, E)``, float64."""
+        return gram_from_counts(table_VD, self.sparse(), domain_weights(self.tokens_E, balance))
 
     def sparse(self) -> SparseCounts:
         """Return the counts of all domains without their zeros, for the solve."""

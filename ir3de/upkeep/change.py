@@ -45,7 +45,7 @@ def add_expert(  # noqa: PLR0917 - the command line names them all
 
     def change(loaded: ClosedFormRouter[Any]) -> None:
         assert loaded.statistics is not None, "a saved router is fitted"
-        loaded.statistics.check_new(name)  # before anything is read
+        loaded.statistics.check_domain(name)  # before anything is read
         share = read_domain(
             name,
             data,
