@@ -100,8 +100,7 @@ def print_verdict(verdict: Verdict) -> None:
     for name in verdict.domains:
         routed.add_column(name, justify="right")
     for row in [*verdict.routers, *verdict.references]:
-        cells = [_with_interval(row.quality[d], row.intervals.get(f"quality/{d}"), ".2f") for d in verdict.domains]
-        routed.add_row(row.router, *cells)
+        routed.add_row(row.router, *(f"{row.quality[d]:.2f}" for d in verdict.domains))
     out.print(routed)
 
 
