@@ -6,7 +6,7 @@ import warnings
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-PIPE_WIDTH = 140  # a file or a pipe has no width of its own, and rich would take 80
+PIPE_WIDTH = 170  # a file or a pipe has no width of its own, and rich would take 80
 CHATTER = ("💡 Tip", "GPU available", "TPU available", "Loading `train_dataloader`")
 
 

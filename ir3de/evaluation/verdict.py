@@ -101,6 +101,7 @@ def _rows(decisions: Mapping[str, Tensor | None], table: Table, single_N: Tensor
     columns_NC = torch.stack([*fixed, *values.values(), *right.values()], dim=1)
     sums_RDC = resampled_sums(columns_NC, table.domain_N, len(table.expert_names), seed=seed)
     weight, own, single, best, count = sums_RDC[..., : len(fixed)].unbind(dim=-1)
+    sign = 1 if table.measure == "perplexity" else -1
     own_RD, single_RD = (domain_quality(one, weight, table.measure) for one in (own, single))
     rows = []
     for place, (name, expert_N) in enumerate(decisions.items(), start=len(fixed)):
@@ -109,7 +110,7 @@ def _rows(decisions: Mapping[str, Tensor | None], table: Table, single_N: Tensor
         resampled = {
             "normalized_performance": normalized_performance(routed_RD, own_RD, table.measure),
             "oracle_gain": oracle_gain(routed_RD, single_RD, own_RD, table.measure),
-            "regret": (value_RD - best).sum(dim=1).abs() / weight.sum(dim=1),
+            "regret": sign * (value_RD - best).sum(dim=1) / weight.sum(dim=1),
         } | {f"quality/{domain}": routed_RD[:, i] for i, domain in enumerate(table.expert_names)}
         if expert_N is not None:
             resampled["routing_accuracy"] = 100 * right_RD.sum(dim=1) / count.sum(dim=1)
@@ -127,7 +128,7 @@ def _row(  # noqa: PLR0917 - private, called once
     single_N: Tensor,
     intervals: dict[str, Interval],
 ) -> VerdictRow:
-    regret = Regret(sync_on_compute=False)
+    regret = Regret(measure=table.measure, sync_on_compute=False)
     regret.update(values_N, _chosen(table, table.best_N), table.weights_N)
     quality = _quality(table, values_N)
     single, own = (_quality(table, _chosen(table, one)) for one in (single_N, table.domain_N))

@@ -70,14 +70,15 @@ class Regret(Metric):
     excess: Tensor
     weight: Tensor
 
-    def __init__(self, *, sync_on_compute: bool = True) -> None:
+    def __init__(self, *, measure: Measure = "perplexity", sync_on_compute: bool = True) -> None:
         super().__init__(sync_on_compute=sync_on_compute)
+        self._sign = 1 if measure == "perplexity" else -1
         self.add_state("excess", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("weight", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, values_B: Tensor, best_values_B: Tensor, weights_B: Tensor) -> None:
         """Add sequences: NLL in nats or score ``(B,)`` under the chosen and under the best expert."""
-        self.excess += (values_B.double() - best_values_B.double()).abs().sum()
+        self.excess += self._sign * (values_B.double() - best_values_B.double()).sum()
         self.weight += weights_B.sum()
 
     def compute(self) -> Tensor:

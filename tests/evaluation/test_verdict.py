@@ -60,6 +60,16 @@ def test_references_bound_the_routers():
     assert by_name["random"].normalized_performance < 100
 
 
+def test_an_average_that_is_better_than_every_expert_has_a_negative_regret():
+    losses = _losses()
+    better = LossTable(
+        losses.nll_NE, losses.tokens_N, losses.domain_N, NAMES, "key", losses.nll_NE.min(dim=1).values - losses.tokens_N
+    )
+    by_name = {row.router: row for row in make_verdict({"mine": losses.domain_N}, better, seed=0).references}
+    assert by_name["average of the weights"].regret == pytest.approx(-1)
+    assert by_name["average of the weights"].intervals["regret"] == pytest.approx((-1, -1))
+
+
 def test_the_random_router_follows_the_seed():
     losses = _losses()
     confusion = [make_verdict({}, losses, seed=seed).references[-1].confusion for seed in (1, 1, 2)]
