@@ -1,6 +1,7 @@
 """Experts that are PEFT adapters (LoRA) over a base that they share."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from ir3de.experts.weights import UNREADABLE, Weights
 from ir3de.pretrained.tokenizer import TextTokenizer
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PEFT_PREFIX = "base_model.model."  # of the names in an adapter's file
 
 
 class SharedBase:
@@ -35,17 +37,28 @@ class SharedBase:
             name = f"expert_{len(self._adapters)}"
             model.load_adapter(str(folder), adapter_name=name)
             self._adapters[folder] = name
-            self._check(folder, [key for key in model.state_dict() if f".{name}" in key])
+            self._check(model, folder, name)
         model.set_adapter(self._adapters[folder])
         return model.eval()
 
     @staticmethod
-    def _check(folder: Path, added: list[str]) -> None:
-        """Refuse an adapter of which a weight had no place, or a place no weight."""
+    def _check(model: PreTrainedModel, folder: Path, name: str) -> None:
+        """Refuse an adapter of which a weight did not arrive in the model, or a place of which stayed empty."""
+        marked = re.compile(rf"\.{name}(?=\.|$)")
+        state = {marked.sub("", key): value for key, value in model.state_dict().items()}
+        places = {marked.sub("", key) for key in model.state_dict() if marked.search(key)}
         with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
-            stored = len(list(weights.keys()))
-        if stored != len(added):
-            raise ValueError(f"it has {stored} weights, and the base places for {len(added)}")
+            for key in list(weights.keys()):
+                own = key.removeprefix(_PEFT_PREFIX)
+                there = state.get(own)
+                if there is None:
+                    raise ValueError(f"its weight {own} has no place there")
+                stored = weights.get_tensor(key).to(there.dtype)
+                if there.shape != stored.shape or not bool(torch.equal(there, stored)):
+                    raise ValueError(f"its weight {own} is not what the model has there")
+                places.discard(own)
+        if places:
+            raise ValueError(f"{len(places)} of its weights are missing, such as {min(places)}")
 
 
 class Adapter(Weights):

@@ -35,12 +35,10 @@ def published_path(folder, domain):
     return folder / "checkpoints" / f"llama_115000000_{domain}_seed=42_freeze_attn.pth"
 
 
-def save_adapter(base, folder, *, seed):
+def save_adapter(base, folder, *, seed, targets=("q_proj", "down_proj")):
     """Save a LoRA adapter over the model in ``base`` with weights far from zero; return what it computes."""
     torch.manual_seed(seed)
-    model = get_peft_model(
-        LlamaForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj", "down_proj"])
-    )
+    model = get_peft_model(LlamaForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules=list(targets)))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_" in name:
@@ -134,6 +132,25 @@ def test_adapters_share_one_base(tmp_path):
     assert bank.settle(1 << 40).startswith("The experts take")
 
 
+def test_an_adapter_of_the_head_brings_its_base_layer_along(tmp_path):
+    base = save_bank(tmp_path, ["base", "other"])["base"]
+    expected = save_adapter(base, tmp_path / "law", seed=0, targets=["lm_head", "q_proj"])
+    bank = ExpertBank({"law": tmp_path / "law", "other": tmp_path / "other"})
+    torch.testing.assert_close(logits(bank.load("law")), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("left_out", ["lora_A", "lora_B"])
+def test_an_adapter_that_lacks_a_weight_is_refused(tmp_path, left_out):
+    base = save_bank(tmp_path, ["base", "other"])["base"]
+    save_adapter(base, tmp_path / "law", seed=0)
+    file = tmp_path / "law" / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({name: value for name, value in weights.items() if f"q_proj.{left_out}" not in name}, file)
+    bank = ExpertBank({"law": tmp_path / "law", "maths": tmp_path / "other"})
+    with pytest.raises(ValueError, match=f"1 of its weights are missing, such as .*q_proj.{left_out}.weight"):
+        bank.load("law")
+
+
 def test_an_adapters_base_can_be_given(tmp_path):
     base = save_bank(tmp_path, ["base", "other"])["base"]
     expected = save_adapter(base, tmp_path / "law", seed=0)
@@ -160,7 +177,7 @@ def test_an_adapter_whose_weights_have_no_place_is_refused(tmp_path):
     about = json.loads((tmp_path / "law" / "adapter_config.json").read_text())
     (tmp_path / "law" / "adapter_config.json").write_text(json.dumps({**about, "target_modules": ["q_proj"]}))
     bank = ExpertBank({"law": tmp_path / "law", "maths": tmp_path / "other"})
-    with pytest.raises(ValueError, match="Expert `law`: .*it has 4 weights, and the base places for 2"):
+    with pytest.raises(ValueError, match="Expert `law`: .*down_proj.lora_A.weight has no place there"):
         bank.load("law")
 
 
