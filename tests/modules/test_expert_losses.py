@@ -62,7 +62,6 @@ def test_every_loss_is_the_models_own(tmp_path, batch_size):
     torch.testing.assert_close(table.average_nll_N, average, rtol=1e-5, atol=1e-5)
     assert table.domain_N.tolist() == split.domains
     assert table.expert_names == bank.names
-    assert table.column_names == ("a", "b", "c", "weight_average")
 
 
 def test_a_known_table_is_read(tmp_path, forwards):
