@@ -3,14 +3,18 @@
 Shape suffixes: B sequences, T tokens, D hidden features, V vocabulary entries, M targets that count.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
+
+Head = Callable[[Tensor], Tensor]
 
 
 def next_token_nll(
-    hidden_BTD: Tensor, head_VD: Tensor, input_ids_BT: Tensor, attention_mask_BT: Tensor, *, chunk_rows: int = 256
+    hidden_BTD: Tensor, head: Head, input_ids_BT: Tensor, attention_mask_BT: Tensor, *, chunk_rows: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Sum the next-token loss of each sequence, in nats: ``(B,)`` float64, with its ``(B,)`` int64 target counts.
 
@@ -20,7 +24,7 @@ def next_token_nll(
 
     Args:
         hidden_BTD: ``(B, T, D)`` last hidden states, of any floating type.
-        head_VD: ``(V, D)`` output embeddings, of the same type.
+        head: Gives the logits ``(M, V)`` of hidden states ``(M, D)``, such as a model's output embeddings.
         input_ids_BT: ``(B, T)`` int64.
         attention_mask_BT: ``(B, T)``, true where a token is real.
         chunk_rows: Positions whose logits exist at once.
@@ -32,18 +36,17 @@ def next_token_nll(
         raise ValueError(f"Expected `chunk_rows` to be at least 1, but got {chunk_rows}.")
     counts_BT, targets_M = _targets(input_ids_BT, attention_mask_BT)
     hidden_MD = hidden_BTD[:, :-1][counts_BT]
-    kept = torch.is_grad_enabled() and (hidden_MD.requires_grad or head_VD.requires_grad)
     parts = []
     for rows_D, targets in zip(hidden_MD.split(chunk_rows), targets_M.split(chunk_rows), strict=True):
-        if kept:
-            parts.append(checkpoint(_rows_nll, rows_D, head_VD, targets, use_reentrant=False, preserve_rng_state=False))
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(_rows_nll, rows_D, head, targets, use_reentrant=False, preserve_rng_state=False))
         else:
-            parts.append(_rows_nll(rows_D, head_VD, targets))
+            parts.append(_rows_nll(rows_D, head, targets))
     return _per_sequence(torch.cat(parts) if parts else hidden_MD.new_zeros(0), counts_BT)
 
 
 def nll_of_logits(logits_BTV: Tensor, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Do as ``next_token_nll`` from ``(B, T, V)`` logits, for models whose head is more than one matrix."""
+    """Do as ``next_token_nll`` from ``(B, T, V)`` logits, for models whose logits are more than their head's."""
     counts_BT, targets_M = _targets(input_ids_BT, attention_mask_BT)
     nll_M = cross_entropy(logits_BTV[:, :-1][counts_BT].float(), targets_M, reduction="none")
     return _per_sequence(nll_M, counts_BT)
@@ -55,8 +58,8 @@ def _targets(input_ids_BT: Tensor, attention_mask_BT: Tensor) -> tuple[Tensor, T
     return counts_BT, input_ids_BT[:, 1:][counts_BT]
 
 
-def _rows_nll(hidden_MD: Tensor, head_VD: Tensor, targets_M: Tensor) -> Tensor:
-    return cross_entropy(linear(hidden_MD, head_VD).float(), targets_M, reduction="none")
+def _rows_nll(hidden_MD: Tensor, head: Head, targets_M: Tensor) -> Tensor:
+    return cross_entropy(head(hidden_MD).float(), targets_M, reduction="none")
 
 
 def _per_sequence(nll_M: Tensor, counts_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.nn.functional import linear
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -50,7 +49,7 @@ class ExpertLosses(LightningModule):
         self._left: list[int] = []  # batches of each shard that this process has still to compute
         self._layer = embeddings_layer
         self._pending: list[SequenceLosses] = []
-        self._head_is_a_matrix = False
+        self._head_is_all = False
         if embeddings_layer is not None:
             layers = int(model.config.num_hidden_layers)
             if not -layers - 1 <= embeddings_layer <= layers:
@@ -69,14 +68,13 @@ class ExpertLosses(LightningModule):
         return DataLoader(RowBatches(self._dataset, [rows for shard in mine for rows in shard]), batch_size=None)
 
     def on_predict_start(self) -> None:
-        """Find out whether the expert's logits are its hidden states times a matrix; a few models do more."""
+        """Find out whether the expert's logits are its head of its hidden states; a few models do more."""
         ids_BT = torch.arange(min(8, self.model.config.vocab_size), device=self.device)[None]
-        head = self.model.get_output_embeddings()
         logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits
         hidden_BTD = hidden_states(self.model, ids_BT, torch.ones_like(ids_BT))
-        if hidden_BTD.shape[-1] == head.weight.shape[-1]:
-            product_BTV = linear(hidden_BTD, head.weight)
-            self._head_is_a_matrix = torch.allclose(product_BTV.float(), logits_BTV.float(), rtol=1e-3, atol=1e-3)
+        head = self.model.get_output_embeddings()
+        if hidden_BTD.shape[-1] == head.in_features:
+            self._head_is_all = torch.allclose(head(hidden_BTD).float(), logits_BTV.float(), rtol=1e-3, atol=1e-3)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the batch's ``(B,)`` NLL, and write the shard if this was the last batch of it.
@@ -85,10 +83,12 @@ class ExpertLosses(LightningModule):
             ValueError: if a loss is not a finite number.
         """
         ids_BT, real_BT = batch["input_ids"], batch["attention_mask"]
-        states = _base_output(self.model, ids_BT, real_BT, every_layer=self._layer is not None)
-        if self._head_is_a_matrix:
-            head_VD = self.model.get_output_embeddings().weight
-            nll_B, tokens_B = next_token_nll(states.last_hidden_state, head_VD, ids_BT, real_BT)
+        states = None
+        if self._head_is_all or self._layer is not None:
+            states = _base_output(self.model, ids_BT, real_BT, every_layer=self._layer is not None)
+        if self._head_is_all and states is not None:
+            head = self.model.get_output_embeddings()
+            nll_B, tokens_B = next_token_nll(states.last_hidden_state, head, ids_BT, real_BT)
         else:
             logits_BTV = self.model(input_ids=ids_BT, attention_mask=real_BT.long(), use_cache=False).logits
             nll_B, tokens_B = nll_of_logits(logits_BTV, ids_BT, real_BT)
@@ -100,7 +100,7 @@ class ExpertLosses(LightningModule):
                 f" {self.model.dtype}, or are damaged: try `experts.losses.dtype: float32`, or train it again."
             )
         embedding_BD = None
-        if self._layer is not None:
+        if self._layer is not None and states is not None:
             embedding_BD = _mean_over_tokens(states.hidden_states[self._layer], real_BT).cpu()
         self._pending.append(SequenceLosses(index_B, nll_B, tokens_B.cpu(), embedding_BD))
         if len(self._pending) == self._left[0]:

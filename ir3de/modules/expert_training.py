@@ -174,8 +174,9 @@ class ExpertTraining(LightningModule):
 
     def _nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden_BTD = hidden_states(self.model, batch["input_ids"], batch["attention_mask"])
-        head_VD = self.model.get_output_embeddings().weight
-        return next_token_nll(hidden_BTD, head_VD, batch["input_ids"], batch["attention_mask"])
+        return next_token_nll(
+            hidden_BTD, self.model.get_output_embeddings(), batch["input_ids"], batch["attention_mask"]
+        )
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -1,10 +1,17 @@
 """Next-token losses against one position at a time in float64."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from ir3de.functional.losses import next_token_nll, nll_of_logits
+
+
+def _nll(hidden: Tensor, head: Tensor, ids: Tensor, mask: Tensor, **settings) -> tuple[Tensor, Tensor]:
+    return next_token_nll(hidden, partial(linear, weight=head), ids, mask, **settings)
 
 
 def _reference(hidden: Tensor, head: Tensor, ids: Tensor, mask: Tensor) -> tuple[list[float], list[int]]:
@@ -35,7 +42,7 @@ def _case(side: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("chunk_rows", [1, 3, 256])
 def test_matches_one_position_at_a_time(side, chunk_rows):
     hidden, head, ids, mask = _case(side)
-    nll, tokens = next_token_nll(hidden, head, ids, mask, chunk_rows=chunk_rows)
+    nll, tokens = _nll(hidden, head, ids, mask, chunk_rows=chunk_rows)
     sums, counts = _reference(hidden, head, ids, mask)
     assert nll.dtype == torch.float64
     assert tokens.dtype == torch.int64
@@ -46,22 +53,22 @@ def test_matches_one_position_at_a_time(side, chunk_rows):
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_may_hold_anything(side):
     hidden, head, ids, mask = _case(side)
-    expected, _ = next_token_nll(hidden, head, ids, mask)
+    expected, _ = _nll(hidden, head, ids, mask)
     hidden[~mask], ids[~mask] = float("nan"), 3
-    assert torch.equal(next_token_nll(hidden, head, ids, mask)[0], expected)
+    assert torch.equal(_nll(hidden, head, ids, mask)[0], expected)
 
 
 def test_a_batch_is_its_rows():
     hidden, head, ids, mask = _case("right")
-    together, _ = next_token_nll(hidden, head, ids, mask)
+    together, _ = _nll(hidden, head, ids, mask)
     for row in range(5):
-        alone, _ = next_token_nll(*(hidden[row : row + 1], head, ids[row : row + 1], mask[row : row + 1]))
+        alone, _ = _nll(*(hidden[row : row + 1], head, ids[row : row + 1], mask[row : row + 1]))
         torch.testing.assert_close(alone[0], together[row], rtol=1e-6, atol=1e-6)
 
 
 def test_logits_give_what_hidden_states_give():
     hidden, head, ids, mask = _case("left")
-    expected, counts = next_token_nll(hidden, head, ids, mask)
+    expected, counts = _nll(hidden, head, ids, mask)
     nll, tokens = nll_of_logits(hidden @ head.T, ids, mask)
     torch.testing.assert_close(nll, expected, rtol=1e-6, atol=1e-6)
     assert torch.equal(tokens, counts)
@@ -71,7 +78,7 @@ def test_gradients_are_those_of_all_logits_at_once():
     hidden, head, ids, mask = _case("right")
     hidden.requires_grad_()
     head.requires_grad_()
-    nll, _ = next_token_nll(hidden, head, ids, mask, chunk_rows=2)
+    nll, _ = _nll(hidden, head, ids, mask, chunk_rows=2)
     chunked = torch.autograd.grad(nll.sum(), [hidden, head])
     whole = torch.autograd.grad(nll_of_logits(hidden @ head.T, ids, mask)[0].sum(), [hidden, head])
     for mine, theirs in zip(chunked, whole, strict=True):
@@ -79,11 +86,11 @@ def test_gradients_are_those_of_all_logits_at_once():
 
 
 def test_a_single_token_has_no_loss():
-    nll, tokens = next_token_nll(torch.randn(2, 1, 4), torch.randn(5, 4), torch.ones(2, 1).long(), torch.ones(2, 1))
+    nll, tokens = _nll(torch.randn(2, 1, 4), torch.randn(5, 4), torch.ones(2, 1).long(), torch.ones(2, 1))
     assert nll.tolist() == [0.0, 0.0]
     assert tokens.tolist() == [0, 0]
 
 
 def test_chunks_must_have_rows():
     with pytest.raises(ValueError, match="`chunk_rows`.*got 0"):
-        next_token_nll(*_case("right"), chunk_rows=0)
+        _nll(*_case("right"), chunk_rows=0)
