@@ -103,6 +103,7 @@ def _rows(decisions: Mapping[str, Tensor | None], table: Table, single_N: Tensor
     weight, own, single, best, count = sums_RDC[..., : len(fixed)].unbind(dim=-1)
     sign = 1 if table.measure == "perplexity" else -1
     own_RD, single_RD = (domain_quality(one, weight, table.measure) for one in (own, single))
+    single_D, own_D = (torch.tensor(_quality(table, fixed[i]), dtype=torch.float64) for i in (2, 1))
     rows = []
     for place, (name, expert_N) in enumerate(decisions.items(), start=len(fixed)):
         value_RD, right_RD = sums_RDC[..., place], sums_RDC[..., place + len(decisions)]
@@ -116,7 +117,7 @@ def _rows(decisions: Mapping[str, Tensor | None], table: Table, single_N: Tensor
             resampled["routing_accuracy"] = 100 * right_RD.sum(dim=1) / count.sum(dim=1)
             resampled["routing_accuracy_mean"] = (100 * right_RD / count).nanmean(dim=1)
         intervals = {key: found for key, value_R in resampled.items() if (found := interval(value_R)) is not None}
-        rows.append(_row(name, table, values[name], expert_N, single_N, intervals))
+        rows.append(_row(name, table, values[name], expert_N, (single_D, own_D), intervals))
     return rows
 
 
@@ -125,15 +126,14 @@ def _row(  # noqa: PLR0917 - private, called once
     table: Table,
     values_N: Tensor,
     expert_N: Tensor | None,
-    single_N: Tensor,
+    bounds: tuple[Tensor, Tensor],  # qualities (D,) of the best single expert and of each domain's own
     intervals: dict[str, Interval],
 ) -> VerdictRow:
     regret = Regret(measure=table.measure, sync_on_compute=False)
     regret.update(values_N, _chosen(table, table.best_N), table.weights_N)
     quality = _quality(table, values_N)
-    single, own = (_quality(table, _chosen(table, one)) for one in (single_N, table.domain_N))
-    routed_D, single_D, own_D = torch.tensor([quality, single, own], dtype=torch.float64)
-    gain = float(oracle_gain(routed_D, single_D, own_D, table.measure))
+    single_D, own_D = bounds
+    gain = float(oracle_gain(torch.tensor(quality, dtype=torch.float64), single_D, own_D, table.measure))
     accuracy: dict[str, float] = {}
     confusion = None
     if expert_N is not None:

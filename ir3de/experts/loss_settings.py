@@ -1,9 +1,9 @@
 """How the loss table is made, or where it is taken from: the key ``experts.losses`` of a config."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ir3de.experts.bank import DTypeName
+from ir3de.experts.memory import Residence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class LossSettings:
     """
 
     dtype: DTypeName = "float32"
-    residence: Literal["auto", "all", "one"] = "auto"
+    residence: Residence = "auto"
     batch_size: int = 16
     embeddings_layer: int | None = None
     adapter_base: str | None = None

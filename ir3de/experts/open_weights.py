@@ -17,11 +17,10 @@ def open_weights(source: str, *, base: Callable[[str], SharedBase]) -> Weights:
         ValueError: if a hub file cannot be had.
     """
     if source.endswith(".pth"):
-        path: Path | None = Path(source).expanduser()
-        assert path is not None
+        path = Path(source).expanduser()
         if not path.is_file() and ":" in source:  # owner/name:checkpoints/file.pth
-            path = fetch(*source.split(":", 1))
-        if path is None or not path.is_file():
+            path = fetch(*source.split(":", 1)) or path
+        if not path.is_file():
             raise FileNotFoundError(f"Expected a checkpoint at `{source}`, but there is no such file.")
         return PublishedCheckpoint(source, path)
     local = local_path(source)

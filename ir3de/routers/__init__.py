@@ -7,7 +7,8 @@ from ir3de.routers.artifact import read_artifact
 from ir3de.routers.bayes import NaiveBayesRouter
 from ir3de.routers.closed_form import ClosedFormRouter
 from ir3de.routers.contextual import ContextualRidgeRouter
-from ir3de.routers.ridge import Embeddings, RidgeRouter
+from ir3de.routers.embeddings import Embeddings
+from ir3de.routers.ridge import RidgeRouter
 from ir3de.routers.router import Router
 from ir3de.routers.token_table import TokenTableRouter
 

@@ -1,7 +1,6 @@
 """IR3DE: ridge regression on input token embeddings, solved in closed form from token counts (DESIGN.md 3)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -18,13 +17,13 @@ from ir3de.functional.ridge import (
     solve_ridge,
     with_bias,
 )
-from ir3de.pretrained.embeddings import check_table, load_embedding_table, table_fingerprint
-from ir3de.pretrained.loading import load_tokenizer
+from ir3de.pretrained.embeddings import load_embedding_table, table_fingerprint
 from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.routers.artifact import EMBEDDINGS, Artifact, tensor_bytes
 from ir3de.routers.bayes import NaiveBayesRouter
 from ir3de.routers.choose import Choice
 from ir3de.routers.closed_form import Accumulator
+from ir3de.routers.embeddings import Embeddings
 from ir3de.routers.router import Router
 from ir3de.routers.threads import one_thread
 from ir3de.routers.token_table import Selector, TokenTableRouter
@@ -41,28 +40,6 @@ PUBLISHED_NAMES: dict[Selector, str] = {
     "mean": "IR3DE-avg (mean)",
     "entropy_top_k": "IR3DE (entropy top-k)",
 }
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """The router's own tokenizer and embedding table ``(V, D)`` float32, and where they came from."""
-
-    source: str
-    tokenizer: TextTokenizer
-    table_VD: Tensor
-
-    def __post_init__(self) -> None:
-        check_table(self.table_VD, self.source)
-        if self.tokenizer.vocab_size > len(self.table_VD):
-            raise ValueError(
-                f"The tokenizer of `{self.source}` has {self.tokenizer.vocab_size} entries, but its embedding table has"
-                f" {len(self.table_VD)} rows. Give the tokenizer and the table of one model."
-            )
-
-    @classmethod
-    def load(cls, source: str) -> "Embeddings":
-        """Read both from a hub id, a folder, a GGUF file or ``package:NAME``."""
-        return cls(source, load_tokenizer(source), load_embedding_table(source))
 
 
 class RidgeRouter(TokenTableRouter):

@@ -9,19 +9,8 @@ import torch
 from ir3de.evaluation import bootstrap
 from ir3de.evaluation.bootstrap import interval, resampled_sums
 from ir3de.evaluation.verdict import make_verdict
-from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable
-
-NAMES = ("code", "law", "maths")
-
-
-def _losses(n=60, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    tokens_N = torch.randint(5, 60, (n,), generator=generator)
-    per_token = 2 + torch.rand(n, 3, generator=generator, dtype=torch.float64)
-    domain_N = torch.arange(n) % 3
-    per_token[torch.arange(n), domain_N] -= 0.5
-    return LossTable(per_token * tokens_N[:, None], tokens_N, domain_N, NAMES, "key", None)
+from tests.helpers.losses import NAMES, made_up_losses
 
 
 def _mostly_right(table, seed=3):
@@ -46,7 +35,7 @@ def test_sums_are_those_of_drawn_rows(at_once, monkeypatch):
 
 
 def test_intervals_are_percentiles_of_the_metrics_of_resamples():
-    table = _losses()
+    table = made_up_losses(60)
     expert_N = _mostly_right(table)
     (row,) = make_verdict({"mine": expert_N}, table, seed=1).routers
     best = max(range(3), key=lambda i: _metrics(table, torch.full_like(expert_N, i), 0, np.arange(60))["performance"])

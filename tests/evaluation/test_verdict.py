@@ -11,18 +11,7 @@ from ir3de.evaluation.figures import save_confusion_matrix, save_expert_quality
 from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
 from ir3de.evaluation.verdict import make_verdict
 from ir3de.experts.loss_table import LossTable
-
-NAMES = ("code", "law", "maths")
-
-
-def _losses(n=30, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    tokens_N = torch.randint(5, 60, (n,), generator=generator)
-    per_token = 2 + torch.rand(n, 4, generator=generator, dtype=torch.float64)
-    domain_N = torch.arange(n) % 3
-    per_token[torch.arange(n), domain_N] -= 0.5
-    nll = per_token * tokens_N[:, None]
-    return LossTable(nll[:, :3].contiguous(), tokens_N, domain_N, NAMES, "key", nll[:, 3].contiguous())
+from tests.helpers.losses import NAMES, made_up_losses
 
 
 def _perplexity(losses, column, domain):
@@ -32,7 +21,7 @@ def _perplexity(losses, column, domain):
 
 
 def test_rows_are_what_looking_up_gives():
-    losses = _losses()
+    losses = made_up_losses()
     expert_N = torch.randint(3, (30,), generator=torch.Generator().manual_seed(5))
     verdict = make_verdict({"mine": expert_N}, losses, seed=0)
     (row,) = verdict.routers
@@ -47,7 +36,7 @@ def test_rows_are_what_looking_up_gives():
 
 
 def test_references_bound_the_routers():
-    losses = _losses()
+    losses = made_up_losses()
     verdict = make_verdict({"mine": losses.domain_N}, losses, seed=0)
     by_name = {row.router.split(" (")[0]: row for row in verdict.references}
     assert set(by_name) == {"oracle", "loss oracle", "best single expert", "average of the weights", "random"}
@@ -61,7 +50,7 @@ def test_references_bound_the_routers():
 
 
 def test_an_average_that_is_better_than_every_expert_has_a_negative_regret():
-    losses = _losses()
+    losses = made_up_losses()
     better = LossTable(
         losses.nll_NE, losses.tokens_N, losses.domain_N, NAMES, "key", losses.nll_NE.min(dim=1).values - losses.tokens_N
     )
@@ -71,13 +60,13 @@ def test_an_average_that_is_better_than_every_expert_has_a_negative_regret():
 
 
 def test_the_random_router_follows_the_seed():
-    losses = _losses()
+    losses = made_up_losses()
     confusion = [make_verdict({}, losses, seed=seed).references[-1].confusion for seed in (1, 1, 2)]
     assert confusion[0] == confusion[1] != confusion[2]
 
 
 def test_tables_files_and_loggers_have_the_same_numbers(tmp_path, capsys):
-    losses = _losses()
+    losses = made_up_losses()
     verdict = make_verdict({"ridge (k=1)": losses.domain_N, "bayes": losses.nll_NE.argmin(1)}, losses, seed=0)
     write_tables(verdict, tmp_path)
     with (tmp_path / "results.csv").open() as file:
@@ -95,7 +84,7 @@ def test_tables_files_and_loggers_have_the_same_numbers(tmp_path, capsys):
 
 
 def test_figures_are_pictures(tmp_path):
-    verdict = make_verdict({"mine": _losses().domain_N}, _losses(), seed=0)
+    verdict = make_verdict({"mine": made_up_losses().domain_N}, made_up_losses(), seed=0)
     save_confusion_matrix(verdict, tmp_path / "a.png")
     save_expert_quality(verdict, tmp_path / "b.png")
     for name in ("a.png", "b.png"):
