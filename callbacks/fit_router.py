@@ -14,27 +14,25 @@ from ir3de.routers.closed_form import Accumulator
 class FitRouter(Callback):
     """Solves the router from the training text's statistics; a gradient-trained router is left to its optimizer.
 
-    Counts come shard by shard and are kept in the data module's cache, so that a run that was killed goes on where it
-    was, on any number of processes. Features in context come from batches of sequences.
+    A closed-form router is fitted in one epoch, however many `trainer.max_epochs` allows. Counts come shard by shard
+    and are kept in the data module's cache, so that a run that was killed goes on where it was, on any number of
+    processes. Features in context come from batches of sequences.
     """
 
     def __init__(self) -> None:
         self._pending: Accumulator[Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Ask the data module for counts, and refuse what would count text twice or not at all.
+        """Ask the data module for counts, and refuse what would leave text out.
 
         Raises:
-            ValueError: if there is more than one epoch, or only a part of one.
+            ValueError: if there is only a part of an epoch.
         """
         router = _router(pl_module)
+        if stage == "fit" and pl_module.router.closed_form:  # type: ignore[union-attr]
+            trainer.fit_loop.max_epochs = 1
         if stage != "fit" or router is None:
             return
-        if trainer.max_epochs != 1:
-            raise ValueError(
-                f"Expected `trainer.max_epochs` to be 1, since FitRouter counts each document once an epoch, but got"
-                f" {trainer.max_epochs}. Set `trainer.max_epochs: 1`."
-            )
         if trainer.limit_train_batches != 1.0:
             raise ValueError(
                 f"Expected `trainer.limit_train_batches` to be 1.0, since FitRouter counts all training text, but got"

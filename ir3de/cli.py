@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import wandb
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -26,7 +25,7 @@ from ir3de.experts.loss_settings import LossSettings
 from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe
-from ir3de.routers import ClosedFormRouter, RidgeRouter, load_router
+from ir3de.routers import LossOracleRouter, RidgeRouter, SingleExpertRouter, load_router
 from ir3de.runs import RunFolder, global_rank
 from ir3de.suggestions import RouterParser, with_suggestion
 from ir3de.trainer import Experts, RouterTrainer
@@ -160,7 +159,9 @@ class RouterCLI(LightningCLI):
             )
         self._save_config("config.yaml")
         router = self.model.router
-        self.datamodule.router_tokenizer = router.tokenizer
+        self.datamodule.read_as(router)
+        if isinstance(router, SingleExpertRouter) and router.expert is None:
+            router.expert = self.trainer.experts.best_single(self.datamodule, limit=router.validation_sequences)
         if isinstance(router, RidgeRouter) and router.targets == "loss":
             losses = self.trainer.experts.training_losses(self.datamodule, limit=router.targets_sequences)
             self.datamodule.loss_rows = losses
@@ -183,6 +184,8 @@ class RouterCLI(LightningCLI):
         self._check_experts()
         if self.trainer.is_global_zero:  # the one that reports
             self.model.table = self.trainer.experts.table(self.datamodule)
+        if isinstance(self.model.router, LossOracleRouter):  # every process reads what the first has computed
+            self.model.router.best_N = self.trainer.experts.table(self.datamodule).best_N
 
     def after_test(self) -> None:
         pictures = ("confusion_matrix.png", "expert_perplexity.png", "expert_score.png")
@@ -206,22 +209,22 @@ class RouterCLI(LightningCLI):
     def _load_router(self) -> None:
         """Put the run's router in the place of the config's, which must not say otherwise."""
         self._save_config(f"config.{self.subcommand}.yaml")
-        saved, asked = load_router(self.run.path / "router"), self.model.router
-        if isinstance(asked, ClosedFormRouter):
-            differing = [
-                f"`{key}` {saved.settings().get(key)} there, {value} here"
-                for key, value in asked.settings().items()
-                if type(saved) is type(asked) and saved.settings().get(key) != value
-            ]
-            if type(saved) is not type(asked):
-                differing = [f"a {type(saved).__name__} there, a {type(asked).__name__} here"]
-            if differing:
-                raise ValueError(
-                    f"The router in `{self.run.path}` was fitted with another config ({'; '.join(differing)})."
-                    " Fit again with this config, or use that one."
-                )
+        asked = self.model.router
+        saved = load_router(self.run.path / "router", own=type(asked))
+        differing = [
+            f"`{key}` {saved.settings().get(key)} there, {value} here"
+            for key, value in asked.settings().items()
+            if type(saved) is type(asked) and saved.settings().get(key) != value
+        ]
+        if type(saved) is not type(asked):
+            differing = [f"a {type(saved).__name__} there, a {type(asked).__name__} here"]
+        if differing:
+            raise ValueError(
+                f"The router in `{self.run.path}` was fitted with another config ({'; '.join(differing)})."
+                " Fit again with this config, or use that one."
+            )
         self.model.router = saved
-        self.datamodule.router_tokenizer = saved.tokenizer
+        self.datamodule.read_as(saved)
 
     def _loggers(self, name: str, stage: str | None = None) -> list[Logger]:
         """Return the loggers of a command, or of a stage of expert training, which is a run of its own in W&B."""
@@ -235,8 +238,7 @@ class RouterCLI(LightningCLI):
         if tracking.mode != "disabled":
             if global_rank() == 0:
                 self.run.path.mkdir(parents=True, exist_ok=True)
-            if wandb.run is not None:  # of the stage before
-                wandb.finish()
+            _finish_wandb()
             loggers.append(
                 WandbLogger(
                     name=f"{name}/{of}",
@@ -265,6 +267,19 @@ class RouterCLI(LightningCLI):
         if next_command:
             config = self.run.path.parent / "config.yaml"
             out.print(f"next: {next_command} --config {config}", soft_wrap=True)
+
+
+def _finish_wandb() -> None:
+    """End the run of the stage before, so that the next one is a run of its own."""
+    try:
+        import wandb  # noqa: PLC0415 - everything else works without it
+    except ImportError:
+        raise ValueError(
+            "`wandb.mode` asks for a W&B run, but the package wandb is not installed. Run `pip install wandb`, or set"
+            " `wandb.mode: disabled`."
+        ) from None
+    if wandb.run is not None:
+        wandb.finish()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,6 +13,8 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.data.loss_rows import LossRows
+from ir3de.data.sample import SampledBlocks, sample_rows
+from ir3de.evaluation.verdict import best_single_expert
 from ir3de.experts.bank import ExpertBank
 from ir3de.experts.loss_settings import LossSettings
 from ir3de.experts.loss_table import LossTable
@@ -100,6 +102,15 @@ class Experts:
         table = self._losses_of(bank, rows.blocks, data, average=False)
         rows.losses_NE = table.nll_NE / table.tokens_N.clamp(min=1)[:, None]
         return rows
+
+    def best_single(self, data: DomainDataModule, *, limit: int) -> str:
+        """Return the expert with the best normalized performance on at most ``limit`` validation sequences a domain."""
+        bank = self._bank(data)
+        data.prepare_data()
+        bank.check_tokenizer(data.expert_tokenizer)
+        blocks = data.expert_blocks("validation")
+        rows = SampledBlocks(blocks, sample_rows(blocks.domains(), limit, seed=0))
+        return best_single_expert(self._losses_of(bank, rows, data, average=False))
 
     def _losses_of(self, bank: ExpertBank, blocks: Blocks, data: DomainDataModule, *, average: bool) -> LossTable:
         return make_loss_table(

@@ -14,7 +14,8 @@ class Batch(TypedDict):
     """Sequences of token ids, padded on the right to a common length.
 
     ``input_ids`` and ``attention_mask`` are ``(B, T)`` int64 and bool; ``domain`` and ``index`` are ``(B,)``
-    int64: the true domain and the row in the split. ``text`` has one string per row where it was asked for.
+    int64: the true domain and the row in the split. ``text`` has one string per row where it was asked for, and
+    ``features`` ``(B, D)`` float32 the rows' vectors for a router that reads those; the token ids are empty then.
     """
 
     input_ids: Tensor
@@ -22,6 +23,7 @@ class Batch(TypedDict):
     domain: Tensor
     index: Tensor
     text: NotRequired[list[str]]
+    features: NotRequired[Tensor]
 
 
 class LossBatch(TypedDict):

@@ -154,7 +154,6 @@ def _error(capsys, arguments):
         (["--data.domains.biology", "texts/nowhere"], "`biology`: Expected a file or a folder at `texts/nowhere`"),
         (["--model.router.regularization", "-1"], "`regularization` to be at least 0 or null, but got -1.0"),
         (["--model.router.embeddings", "./nowhere"], "`./nowhere` to be a hub id, a folder"),
-        (["--trainer.max_epochs", "2"], "`trainer.max_epochs` to be 1"),
         (["--trainer.callbacks", "[]"], "List callbacks.FitRouter"),
     ],
 )

@@ -12,9 +12,9 @@ LEVELS = {
     "statistics": 2, "experts": 2, "metrics": 2,
     "data": 3, "routers": 3,
     "modules": 4,
-    "evaluation": 5, "runs": 5, "configs": 5, "trainer": 5, "suggestions": 5,
-    "upkeep": 6,
-    "commands": 7,
+    "evaluation": 5, "runs": 5, "configs": 5, "suggestions": 5,
+    "upkeep": 6, "comparison": 6,
+    "commands": 7, "trainer": 7,
     "cli": 8,
 }  # fmt: skip
 FILES = sorted(ROOT.glob("ir3de/**/*.py")) + sorted(ROOT.glob("callbacks/*.py"))

@@ -4,19 +4,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 import ir3de.data.installed  # noqa: F401 - lets configs name these sources by their class alone
 from ir3de.data.dataset import BlockDataset, ShardedRows, same_batch
 from ir3de.data.domain import Splits, sources_of
+from ir3de.data.embedded_rows import EmbeddedRows
 from ir3de.data.loss_rows import LossRows
 from ir3de.data.preparation import BlockSettings
+from ir3de.data.reader import Reader
 from ir3de.data.report import DomainReport
+from ir3de.data.sample import SampledBlocks, sample_rows
 from ir3de.data.shards import CountedShards
 from ir3de.data.sources import Source
 from ir3de.data.splits import Splitting
 from ir3de.data.views import DomainViews, File, check_split
+from ir3de.pretrained.features import SequenceFeatures
 from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.statistics.held_out import TokenBags
 from ir3de.types import Batch
@@ -106,7 +111,17 @@ class DomainDataModule(LightningDataModule):
         self._with_text = with_text
         self.router_tokenizer = router_tokenizer
         self.counts_training = False
+        self.training_sequences: int | None = None  # of each domain, for a router that reads sequences
+        self.features: SequenceFeatures | None = None  # of a router that reads vectors
+        self._embedded: dict[str, EmbeddedRows] = {}
         self.loss_rows: LossRows | None = None  # what a fit on losses reads in the place of the training text
+
+    def read_as(self, router: Reader) -> None:
+        """Give text and batches as ``router`` reads them, from now on."""
+        self.router_tokenizer = router.tokenizer
+        self.training_sequences = router.training_sequences
+        self.features = router.features if router.reads_vectors else None
+        self._embedded = {}
 
     @property
     def num_domains(self) -> int:
@@ -134,6 +149,10 @@ class DomainDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.prepare_data()  # from the cache, which the first process has filled
+        if self.features is not None:
+            splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
+            for split in splits.get(stage, ("test",)):
+                self.embedded_rows(split)
 
     def fingerprint(self, split: Split) -> str:
         """Return the content hash of a split's expert blocks and their domains."""
@@ -168,11 +187,32 @@ class DomainDataModule(LightningDataModule):
     def training_sample(self, limit: int) -> LossRows:
         """Return at most ``limit`` training blocks of each domain, drawn by the seed, as the experts read them."""
         blocks = self.expert_blocks("train")
-        domain_N, generator = blocks.domains(), np.random.default_rng(self._seed)
-        places = [np.flatnonzero(domain_N == number) for number in range(self.num_domains)]
-        rows = np.concatenate([np.sort(generator.permutation(of_domain)[:limit]) for of_domain in places])
+        rows = sample_rows(blocks.domains(), limit, seed=self._seed)
         router = self.router_tokenizer if self._views.differs(self.router_tokenizer) else None
         return LossRows(blocks, rows, router=router, masked_id=self.expert_tokenizer.end_of_text)
+
+    def sequences(self, split: Split) -> SampledBlocks:
+        """Return a split as the router reads it; ``training_sequences`` bounds the training split."""
+        rows = self.router_rows(split)
+        limit = self.training_sequences if split == "train" else None
+        return SampledBlocks(rows, sample_rows(rows.domains(), limit, seed=self._seed))
+
+    def embedded_rows(self, split: Split) -> EmbeddedRows:
+        """Return a split's sequences as vectors, computed if they are not in the cache."""
+        assert self.features is not None, "set by the program for a router that reads vectors"
+        if split not in self._embedded:
+            rows = EmbeddedRows(
+                self.sequences(split), self.features, cache=Path(self.cache_dir) / "embeddings", title=split
+            )
+            strategy = self.trainer.strategy if self.trainer else None
+            rows.compute(
+                rank=self.trainer.global_rank if self.trainer else 0,
+                world_size=self.trainer.world_size if self.trainer else 1,
+                device=strategy.root_device if strategy else torch.device("cpu"),
+                barrier=strategy.barrier if strategy else lambda: None,
+            )
+            self._embedded[split] = rows
+        return self._embedded[split]
 
     def counted_shards(self) -> CountedShards:
         """Return the training text as counts, shard by shard; what was counted before is in the journal."""
@@ -205,17 +245,17 @@ class DomainDataModule(LightningDataModule):
         if self.counts_training:
             shards = self.counted_shards()
             return self._loader(shards, self._sharded(len(shards), 1))
-        rows = self.router_rows("train")
+        rows = self._rows("train")
         return self._loader(rows, self._sharded(len(rows), self._batch_size, shuffle=self._shuffle))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation blocks, in order, each on one process."""
-        rows = self.router_rows("validation")
+        rows = self._rows("validation")
         return self._loader(rows, self._sharded(len(rows), self._batch_size))
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test blocks, in order, each on one process."""
-        rows = self.router_rows("test")
+        rows = self._rows("test")
         return self._loader(rows, self._sharded(len(rows), self._batch_size))
 
     def predict_dataloader(self) -> DataLoader[Batch]:
@@ -231,6 +271,12 @@ class DomainDataModule(LightningDataModule):
             key: [value[i] for i in real.tolist()] if isinstance(value, list) else value[real]
             for key, value in batch.items()
         }
+
+    def _rows(self, split: Split) -> Any:
+        if self.features is not None:
+            return self.embedded_rows(split)
+        sampled = split == "train" and self.training_sequences is not None
+        return self.sequences(split) if sampled else self.router_rows(split)
 
     def _sharded(self, num_rows: int, batch_size: int, *, shuffle: bool = False) -> ShardedRows:
         trainer = self.trainer

@@ -1,6 +1,5 @@
 """Training sequences with their losses under every expert: what a fit on losses reads in the place of domains."""
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ir3de.data.dataset import NO_ROW, BlockDataset
+from ir3de.data.sample import SampledBlocks
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.types import Batch, LossBatch
+from ir3de.types import LossBatch
 
 
 class LossRows(Dataset[LossBatch]):
@@ -33,7 +33,7 @@ class LossRows(Dataset[LossBatch]):
         self.losses_NE: Tensor | None = None  # (N, E) float64, nats per token; set before batches are asked for
 
     @property
-    def blocks(self) -> "SampledBlocks":
+    def blocks(self) -> SampledBlocks:
         """The sequences in the experts' tokenizer, numbered from 0."""
         return SampledBlocks(self._dataset, self._rows)
 
@@ -58,23 +58,3 @@ class LossRows(Dataset[LossBatch]):
             "lengths": lengths,
             "losses": self.losses_NE[real],
         }
-
-
-class SampledBlocks:
-    """Some rows of a split as a split of their own."""
-
-    def __init__(self, dataset: BlockDataset, rows: np.ndarray) -> None:
-        self._dataset = dataset
-        self._rows = rows
-
-    @property
-    def fingerprint(self) -> str:
-        """The SHA-256 of the split's fingerprint and the rows."""
-        return hashlib.sha256(self._dataset.fingerprint.encode() + self._rows.astype("<i8").tobytes()).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        batch = self._dataset.__getitems__(self._rows[indices])
-        return {**batch, "index": torch.tensor(indices)}

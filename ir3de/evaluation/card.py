@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ir3de.evaluation.report import units
 from ir3de.evaluation.verdict import Verdict
@@ -22,7 +23,7 @@ def write_card(folder: Path, *, verdict: Verdict | None) -> None:
         "---",
         f"# {config['router']} over {len(config['experts'])} experts",
         "",
-        "Picks one expert for each prompt from its token ids alone; no language model is needed.",
+        "Picks one expert for each prompt; none of the experts is needed for it.",
         "",
         "```python",
         f"from ir3de.routers import {config['router']}",
@@ -31,22 +32,33 @@ def write_card(folder: Path, *, verdict: Verdict | None) -> None:
         'router.route(["your prompt"]).names',
         "```",
         "",
-        "| expert | training tokens |",
-        "| --- | ---: |",
-        *(f"| {name} | {facts['tokens']:,} |" for name, facts in config["experts"].items()),
+        *_experts(config),
         "",
         "| setting | value |",
         "| --- | --- |",
         *(f"| {name} | {value} |" for name, value in shown.items()),
-        f"| tokenizer | {config['reads']['tokenizer'][:16]}… |",
+        *(
+            f"| {what} | {digest[:16]}… |"
+            for what, digest in config["reads"].items()
+            if what in ("tokenizer", "features")
+        ),
     ]
     if "embeddings" in config["reads"]:
         source, shape = config["embeddings_source"], config["embeddings_shape"]
         lines.append(f"| embedding table | {source}, {shape}, {config['reads']['embeddings'][:16]}… |")
     lines += ["", *(_numbers(verdict) if verdict else ["Not tested yet: run `python main.py test`."]), ""]
-    if config["unchecked"]:
+    if config.get("unchecked"):
         lines += [f"Chosen without validation data of: {', '.join(config['unchecked'])}.", ""]
     replace_file(folder / "README.md", "\n".join(lines).encode())
+
+
+def _experts(config: dict[str, Any]) -> list[str]:
+    known = config["experts"]
+    if not all(known.values()):
+        return [f"- {name}" for name in known]
+    what = "sequences" if "rows" in next(iter(known.values())) else "tokens"
+    lines = [f"| {name} | {facts['tokens']:,} |" for name, facts in known.items()]
+    return [f"| expert | training {what} |", "| --- | ---: |", *lines]
 
 
 def _numbers(verdict: Verdict) -> list[str]:

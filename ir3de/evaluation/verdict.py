@@ -67,7 +67,7 @@ def make_verdict(decisions: Mapping[str, Tensor], table: Table, *, seed: int) ->
     domains = table.expert_names
     num_sequences, num_experts = table.values_NE.shape
     singles = [torch.full_like(table.domain_N, i) for i in range(num_experts)]
-    best = max(range(num_experts), key=lambda i: _performance(table, _chosen(table, singles[i])))
+    best = domains.index(best_single_expert(table))
     generator = torch.Generator().manual_seed(seed)
     references: dict[str, Tensor | None] = {
         "oracle": table.domain_N,
@@ -89,6 +89,15 @@ def make_verdict(decisions: Mapping[str, Tensor], table: Table, *, seed: int) ->
         rows[len(decisions) :],
         {name: int((table.domain_N == i).sum()) for i, name in enumerate(domains)},
     )
+
+
+def best_single_expert(table: Table) -> str:
+    """Return the expert with the best normalized performance on all of the table's sequences; the first of equals."""
+    performance = {
+        name: _performance(table, values_N)
+        for name, values_N in zip(table.expert_names, table.values_NE.T, strict=True)
+    }
+    return max(performance, key=performance.__getitem__)
 
 
 def _rows(decisions: Mapping[str, Tensor | None], table: Table, single_N: Tensor, seed: int) -> list[VerdictRow]:

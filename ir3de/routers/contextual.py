@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ir3de.functional.ridge import Balance, RegularizationScale, domain_weights, solve_ridge
 from ir3de.functional.votes import Votes, plurality, token_entropy, vote_shares
-from ir3de.pretrained.features import HiddenStates
+from ir3de.pretrained.hidden_states import HiddenStates
 from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.routers.artifact import Artifact
 from ir3de.routers.choose import Choice
@@ -36,6 +36,7 @@ class ContextualRidgeRouter(ClosedFormRouter[Grams]):
     """
 
     counts_training = False
+    features: HiddenStates
 
     def __init__(
         self,
@@ -76,6 +77,10 @@ class ContextualRidgeRouter(ClosedFormRouter[Grams]):
         return self.features.tokenizer
 
     @property
+    def reads_vectors(self) -> bool:
+        return False  # tokens may have rows of their own
+
+    @property
     def display_name(self) -> str:
         return f"ridge on hidden states ({self._settings['pooling']})"
 
@@ -84,7 +89,7 @@ class ContextualRidgeRouter(ClosedFormRouter[Grams]):
 
     def accumulator(self, data: TrainingText) -> GramAccumulator:
         return GramAccumulator(
-            self.features,
+            self.features.rows,
             names=data.domain_names,
             basis=self.basis(),
             num_features=self.features.num_features,
@@ -113,7 +118,7 @@ class ContextualRidgeRouter(ClosedFormRouter[Grams]):
         return plurality(self._votes(*self._row_scores(input_ids, attention_mask)), len(self.expert_names))
 
     def _row_scores(self, ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        features_BTD, rows_BT = self.features(ids_BT, mask_BT)
+        features_BTD, rows_BT = self.features.rows(ids_BT, mask_BT)
         weight_DE = self.weight_DE.to(features_BTD.device)
         return features_BTD.double() @ weight_DE[:-1] + weight_DE[-1], rows_BT
 

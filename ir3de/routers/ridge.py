@@ -254,7 +254,7 @@ class RidgeRouter(TokenTableRouter):
 
     def about(self) -> dict[str, Any]:
         table_VD = self.embeddings.table_VD
-        return {"embeddings_source": self.embeddings.source, "embeddings_shape": list(table_VD.shape)}
+        return super().about() | {"embeddings_source": self.embeddings.source, "embeddings_shape": list(table_VD.shape)}
 
     def files(self) -> dict[str, bytes]:
         return super().files() | ({EMBEDDINGS: self._table[1]} if self.embedding_table == "copy" else {})

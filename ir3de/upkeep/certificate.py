@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ir3de.files import replace_file
-from ir3de.routers import load_router
+from ir3de.routers import load_closed_form
 from ir3de.routers.artifact import CONFIG, ROUTER, read_artifact
 
 FOLDER = "certificates"
@@ -39,7 +39,7 @@ class Certificate:
     def of(cls, folder: Path, change: str) -> "Certificate":
         """Return the certificate of the router in ``folder``, as it is now."""
         artifact = read_artifact(folder)
-        router = load_router(folder)
+        router = load_closed_form(folder)
         return cls(change, router.identity(), router.identity_hash(), artifact.sha256(ROUTER), PLATFORM)
 
     @classmethod

@@ -8,7 +8,7 @@ from ir3de.data.domain import Splits
 from ir3de.data.sources import Source
 from ir3de.data.splits import Splitting
 from ir3de.evaluation.card import write_card
-from ir3de.routers import ClosedFormRouter, load_router
+from ir3de.routers import ClosedFormRouter, load_closed_form
 from ir3de.routers.artifact import CONFIG, changing
 from ir3de.upkeep.certificate import certify
 from ir3de.upkeep.read_domain import read_domain
@@ -91,7 +91,7 @@ def merge(routers: Sequence[str], into: str) -> Path:
     folder = Path(into)
     if (folder / CONFIG).exists():
         raise ValueError(f"Expected `{into}` to be a new folder, but there is a router already. Choose another one.")
-    merged, *others = [load_router(path) for path in routers]
+    merged, *others = [load_closed_form(path) for path in routers]
     for other in others:
         merged.merge(other)
     return _save(merged, folder, f"merge of {len(routers)} routers")
@@ -99,7 +99,7 @@ def merge(routers: Sequence[str], into: str) -> Path:
 
 def _change(folder: Path, title: str, change: Callable[[ClosedFormRouter[Any]], None]) -> Path:
     with changing(folder):
-        router = load_router(folder)
+        router = load_closed_form(folder)
         change(router)
         return _save(router, folder, title)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ir3de.routers import RidgeRouter, TokenTableRouter, load_router
+from ir3de.routers import RidgeRouter, TokenTableRouter, load_closed_form
 
 MENTIONED = 8  # tokens that are shown of each expert
 LEAST = 5  # occurrences below which a token tells nothing
@@ -47,7 +47,7 @@ def inspect(router: str) -> RouterSummary:
         FileNotFoundError: if the folder is no saved router.
         ValueError: if it is damaged.
     """
-    loaded = load_router(Path(router))
+    loaded = load_closed_form(Path(router))
     identity = loaded.identity()
     telling = telling_tokens(loaded) if isinstance(loaded, TokenTableRouter) else {}
     return RouterSummary(

@@ -38,10 +38,10 @@ def read_domain(
         pack=pack,
         splitting=splitting,
         cache_dir=str(cache_dir),
-        router_tokenizer=router.tokenizer,
     )
-    domain.prepare_data()
     domain.counts_training = router.counts_training
+    domain.read_as(router)
+    domain.setup("fit")
     read = router.accumulator(domain)
     for batch in domain.train_dataloader():
         read.add(batch)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ir3de.routers import load_router
+from ir3de.routers import load_closed_form
 from ir3de.routers.artifact import ROUTER, read_artifact, sha256, tensor_bytes
 from ir3de.upkeep.certificate import PLATFORM, certificate_of
 
@@ -30,7 +30,7 @@ def verify(router: str, against: str) -> list[Check]:
         ValueError: if a router is damaged, or the file is no certificate.
     """
     artifact, other = read_artifact(Path(router)), certificate_of(Path(against))
-    solved = load_router(router)
+    solved = load_closed_form(router)
     mine = solved.identity()
     checks = [
         Check(key, mine.get(key) == other.identity.get(key), _difference(mine.get(key), other.identity.get(key)))

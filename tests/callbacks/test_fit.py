@@ -84,9 +84,10 @@ def test_a_checkpoint_restores_router_and_callback(tmp_path):
     assert torch.equal(twin.router.statistics.counts_EV, MadeUpDomains().counts())
 
 
-def test_more_than_one_epoch_is_refused_before_any_data_are_read(tmp_path):
-    with pytest.raises(ValueError, match="`trainer.max_epochs` to be 1"):
-        _fit(tmp_path, max_epochs=2)
+def test_a_closed_form_router_is_fitted_in_one_epoch_whatever_the_bound(tmp_path):
+    module, trainer = _fit(tmp_path, max_epochs=30, min_epochs=2)
+    assert trainer.current_epoch == 1
+    assert torch.equal(module.router.statistics.counts_EV, MadeUpDomains().counts())
 
 
 def test_a_missing_fit_callback_is_named(tmp_path):

@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path, content):
     ("source", "message"),
     [
         ("package:no-such-package-here", "package `no-such-package-here` to be installed"),
-        ("package:pytest", "ship one .gguf file, but it has 0"),
+        ("package:pytest", "it has 0"),
         ("./nowhere", "nothing is there"),
         ("a/b/c", "nothing is there"),
         ("model.gguf", "nothing is there"),

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 from transformers import AutoModel
 
-from ir3de.pretrained.features import HiddenStates
+from ir3de.pretrained.hidden_states import HiddenStates
 from ir3de.routers import ContextualRidgeRouter, load_router
 from ir3de.statistics.grams import DomainGram, GramAccumulator, Grams
 from tests.helpers import reference
@@ -52,7 +52,9 @@ def plain_features(folder, row, *, layer, pooling, bert):
 @pytest.mark.parametrize("layer, side", [(-1, "right"), (1, "left"), (0, "left")])
 def test_features_are_the_models_own_whatever_the_padding(request, kind, pooling, layer, side):
     folder = request.getfixturevalue(kind)
-    features_BTD, mask_BT = HiddenStates(folder, layer=layer, pooling=pooling)(*pad(sequences(), side=side, filler=7))
+    features_BTD, mask_BT = HiddenStates(folder, layer=layer, pooling=pooling).rows(
+        *pad(sequences(), side=side, filler=7)
+    )
     for row, features_TD, mask_T in zip(sequences(), features_BTD, mask_BT, strict=True):
         expected = plain_features(folder, row, layer=layer, pooling=pooling, bert=kind == "bert")
         torch.testing.assert_close(features_TD[mask_T], expected, rtol=1e-4, atol=1e-5)
@@ -61,7 +63,7 @@ def test_features_are_the_models_own_whatever_the_padding(request, kind, pooling
 def read(router, batches):
     """Return the statistics of batches."""
     added = GramAccumulator(
-        router.features,
+        router.features.rows,
         names=NAMES,
         basis=router.basis(),
         num_features=16,
@@ -152,10 +154,21 @@ def test_what_the_model_does_not_have_is_refused(llama, arguments, message):
         ContextualRidgeRouter(**{"model": llama} | arguments).basis()
 
 
-def test_a_sequence_that_the_model_cannot_read_whole_is_refused(llama):
-    router = ContextualRidgeRouter(model=llama)
-    with pytest.raises(ValueError, match="at most 64 tokens with the special ones"):
-        read(router, [batch([[3] * 65])])
+@pytest.mark.parametrize("length, windows", [(64, [64]), (65, [33, 32]), (200, [50, 50, 50, 50])])
+def test_a_sequence_longer_than_the_positions_is_read_in_windows_and_averaged(llama, length, windows):
+    features = HiddenStates(llama, pooling="mean")
+    row = torch.randint(3, 19, (length,), generator=torch.Generator().manual_seed(1)).tolist()
+    pooled = features.pooled(*pad([row, [4, 5]], side="left", filler=7))
+    pieces = np.split(np.array(row), np.cumsum(windows)[:-1])
+    parts = {
+        pooling: torch.cat([plain_features(llama, p.tolist(), layer=-1, pooling=pooling, bert=False).mean(0)[None]
+                            for p in pieces])
+        for pooling in ("mean", "first", "last")
+    }  # fmt: skip
+    weights = torch.tensor(windows, dtype=torch.float32)[:, None] / length
+    torch.testing.assert_close(pooled["mean"][0], (parts["mean"] * weights).sum(0), rtol=1e-4, atol=1e-5)
+    for pooling in ("first", "last"):
+        torch.testing.assert_close(pooled[pooling][0], parts[pooling].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_votes_need_tokens(llama):
