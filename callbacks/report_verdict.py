@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
@@ -57,13 +58,14 @@ class ReportVerdict(Callback):
                 self._decisions[name].add(batch["index"], expert_B)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        num_sequences = len(trainer.datamodule.router_rows("test"))  # type: ignore[attr-defined]
+        rows = trainer.datamodule.router_rows("test")  # type: ignore[attr-defined]
+        num_sequences, documents = len(rows), torch.from_numpy(rows.documents())
         decisions = {name: one.gather(trainer, num_sequences) for name, one in self._decisions.items()}
         _check_complete(decisions, num_sequences)
         if trainer.is_global_zero:
             table = _module(pl_module).table
             assert table is not None, "the table is made before the test begins"
-            verdict = make_verdict(decisions, table, seed=self.seed)
+            verdict = make_verdict(decisions, table, document_N=documents, seed=self.seed)
             folder = Path(trainer.default_root_dir)
             write_tables(verdict, folder)
             save_confusion_matrix(verdict, folder / CONFUSION)

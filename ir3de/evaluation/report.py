@@ -92,7 +92,7 @@ def print_verdict(verdict: Verdict) -> None:
     table.add_section()
     for row in verdict.references:
         table.add_row(*_cells(row, list(titles)))
-    table.caption = f"In brackets: 95% intervals, a bootstrap of {verdict.resamples} resamples over sequences."
+    table.caption = f"In brackets: 95% intervals, a bootstrap of {verdict.resamples} resamples over documents."
     out.print(table)
 
     routed = Table(title=f"Routed {verdict.measure} by true domain", title_style="bold")

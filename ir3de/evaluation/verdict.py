@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ir3de.evaluation.bootstrap import RESAMPLES, interval, resampled_sums
-from ir3de.experts.loss_table import LossTable
-from ir3de.experts.score_table import ScoreTable
-from ir3de.functional.quality import Measure, domain_quality, normalized_performance, oracle_gain
+from ir3de.evaluation.bootstrap import RESAMPLES, interval
+from ir3de.evaluation.resampling import Resampled, Table, chosen_values, resample
+from ir3de.functional.quality import Measure, oracle_gain
 from ir3de.metrics import DomainQuality, NormalizedPerformance, Regret, RoutingConfusion
 
 Interval = tuple[float, float]
-Table = LossTable | ScoreTable
+WEIGHT_AVERAGE_NAME = "average of the weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,32 +51,40 @@ class Verdict:
     routers: list[VerdictRow]
     references: list[VerdictRow]
     sequences: dict[str, int]
+    documents: dict[str, int]
     resamples: int = RESAMPLES
 
 
-def make_verdict(decisions: Mapping[str, Tensor], table: Table, *, seed: int) -> Verdict:
-    """Return the verdict on ``decisions``: for each router's display name, its experts ``(N,)`` int64.
+def make_verdict(
+    decisions: Mapping[str, Tensor], table: Table, *, document_N: Tensor, seed: int, references: bool = True
+) -> Verdict:
+    """Return the verdict on ``decisions``: for each router's display name, its experts ``(N,)`` or ``(S, N)`` int64.
 
-    One process makes it, which has all decisions; its metrics ask no other.
-
-    ``seed`` draws the random router and the bootstrap. The best single expert is the one with the best normalized
+    With a row for each of S seeds, metrics are means over them. One process makes the verdict, which has all decisions;
+    its metrics ask no other. ``document_N`` is each sequence's document within its domain, by which resamples are
+    drawn; ``seed`` draws them and the random router. The best single expert is the one with the best normalized
     performance on these very sequences: a bound for every constant router, not one that could have been chosen in
-    advance.
+    advance. ``references`` are left out where they are among the routers; the average of weights stays.
     """
     domains = table.expert_names
     num_sequences, num_experts = table.values_NE.shape
-    singles = [torch.full_like(table.domain_N, i) for i in range(num_experts)]
     best = domains.index(best_single_expert(table))
-    generator = torch.Generator().manual_seed(seed)
-    references: dict[str, Tensor | None] = {
+    single_N = torch.full_like(table.domain_N, best)
+    bounds: dict[str, Tensor | None] = {
         "oracle": table.domain_N,
         "loss oracle" if table.measure == "perplexity" else "score oracle": table.best_N,
-        f"best single expert ({domains[best]})": singles[best],
+        f"best single expert ({domains[best]})": single_N,
     }
     if table.average_N is not None:  # experts of unlike architectures have no average
-        references["average of the weights"] = None
-    references["random"] = torch.randint(num_experts, (num_sequences,), generator=generator)
-    rows = _rows({**decisions, **references}, table, singles[best], seed)
+        bounds[WEIGHT_AVERAGE_NAME] = None
+    generator = torch.Generator().manual_seed(seed)
+    bounds["random"] = torch.randint(num_experts, (num_sequences,), generator=generator)
+    if not references:
+        bounds = {name: one for name, one in bounds.items() if name == WEIGHT_AVERAGE_NAME}
+    of_seeds = {name: None if one is None else one.reshape(-1, num_sequences) for name, one in bounds.items()}
+    every = {name: one.reshape(-1, num_sequences) for name, one in decisions.items()} | of_seeds
+    resampled = resample(every, table, document_N, single_N=single_N, seed=seed)
+    rows = [_row(name, table, expert_SN, single_N, resampled[name]) for name, expert_SN in every.items()]
     return Verdict(
         table.measure,
         domains,
@@ -88,6 +95,7 @@ def make_verdict(decisions: Mapping[str, Tensor], table: Table, *, seed: int) ->
         rows[: len(decisions)],
         rows[len(decisions) :],
         {name: int((table.domain_N == i).sum()) for i, name in enumerate(domains)},
+        {name: len(document_N[table.domain_N == i].unique()) for i, name in enumerate(domains)},
     )
 
 
@@ -100,73 +108,49 @@ def best_single_expert(table: Table) -> str:
     return max(performance, key=performance.__getitem__)
 
 
-def _rows(decisions: Mapping[str, Tensor | None], table: Table, single_N: Tensor, seed: int) -> list[VerdictRow]:
-    """All lines of the table; what decides nothing is the average of weights. All intervals are of the same draws."""
-    values = {name: _average(table) if one is None else _chosen(table, one) for name, one in decisions.items()}
-    fixed = [table.weights_N.double(), _chosen(table, table.domain_N), _chosen(table, single_N)]
-    fixed += [_chosen(table, table.best_N), torch.ones_like(fixed[0])]
-    nothing_N = torch.zeros_like(fixed[0])
-    right = {n: nothing_N if d is None else (d == table.domain_N).double() for n, d in decisions.items()}
-    columns_NC = torch.stack([*fixed, *values.values(), *right.values()], dim=1)
-    sums_RDC = resampled_sums(columns_NC, table.domain_N, len(table.expert_names), seed=seed)
-    weight, own, single, best, count = sums_RDC[..., : len(fixed)].unbind(dim=-1)
-    sign = 1 if table.measure == "perplexity" else -1
-    own_RD, single_RD = (domain_quality(one, weight, table.measure) for one in (own, single))
-    single_D, own_D = (torch.tensor(_quality(table, fixed[i]), dtype=torch.float64) for i in (2, 1))
-    rows = []
-    for place, (name, expert_N) in enumerate(decisions.items(), start=len(fixed)):
-        value_RD, right_RD = sums_RDC[..., place], sums_RDC[..., place + len(decisions)]
-        routed_RD = domain_quality(value_RD, weight, table.measure)
-        resampled = {
-            "normalized_performance": normalized_performance(routed_RD, own_RD, table.measure),
-            "oracle_gain": oracle_gain(routed_RD, single_RD, own_RD, table.measure),
-            "regret": sign * (value_RD - best).sum(dim=1) / weight.sum(dim=1),
-        } | {f"quality/{domain}": routed_RD[:, i] for i, domain in enumerate(table.expert_names)}
-        if expert_N is not None:
-            resampled["routing_accuracy"] = 100 * right_RD.sum(dim=1) / count.sum(dim=1)
-            resampled["routing_accuracy_mean"] = (100 * right_RD / count).nanmean(dim=1)
-        intervals = {key: found for key, value_R in resampled.items() if (found := interval(value_R)) is not None}
-        rows.append(_row(name, table, values[name], expert_N, (single_D, own_D), intervals))
-    return rows
-
-
-def _row(  # noqa: PLR0917 - private, called once
-    name: str,
-    table: Table,
-    values_N: Tensor,
-    expert_N: Tensor | None,
-    bounds: tuple[Tensor, Tensor],  # qualities (D,) of the best single expert and of each domain's own
-    intervals: dict[str, Interval],
-) -> VerdictRow:
-    regret = Regret(measure=table.measure, sync_on_compute=False)
-    regret.update(values_N, _chosen(table, table.best_N), table.weights_N)
-    quality = _quality(table, values_N)
-    single_D, own_D = bounds
-    gain = float(oracle_gain(torch.tensor(quality, dtype=torch.float64), single_D, own_D, table.measure))
-    accuracy: dict[str, float] = {}
+def _row(name: str, table: Table, expert_SN: Tensor | None, single_N: Tensor, resampled: Resampled) -> VerdictRow:
+    values = [_average(table)] if expert_SN is None else [chosen_values(table, expert_N) for expert_N in expert_SN]
+    points = [_point(table, values_N, single_N) for values_N in values]
     confusion = None
-    if expert_N is not None:
+    if expert_SN is not None:
         metric = RoutingConfusion(num_domains=len(table.expert_names), sync_on_compute=False)
-        metric.update(expert_N, table.domain_N)
-        accuracy = {key: float(value) for key, value in metric.accuracy().items()}
+        for point, expert_N in zip(points, expert_SN, strict=True):
+            one = RoutingConfusion(num_domains=len(table.expert_names), sync_on_compute=False)
+            one.update(expert_N, table.domain_N)
+            metric.update(expert_N, table.domain_N)
+            point |= {key: float(value) for key, value in one.accuracy().items()}
+            if table.cost_NE is not None:
+                point["cost"] = float(table.cost_NE.gather(1, expert_N[:, None]).mean())
         confusion = metric.compute().tolist()
-    costs = table.cost_NE is not None and expert_N is not None
+    mean = {key: sum(point[key] for point in points) / len(points) for key in points[0]}
     return VerdictRow(
         name,
-        _performance(table, values_N),
-        None if math.isnan(gain) else gain,  # the oracle may gain nothing
-        accuracy.get("routing_accuracy"),
-        accuracy.get("routing_accuracy_mean"),
-        float(regret.compute()),
-        float(table.cost_NE.gather(1, expert_N[:, None]).mean()) if costs else None,  # type: ignore[union-attr,index]
-        dict(zip(table.expert_names, quality, strict=True)),
-        intervals,
+        mean["normalized_performance"],
+        None if math.isnan(mean["oracle_gain"]) else mean["oracle_gain"],  # the oracle may gain nothing
+        mean.get("routing_accuracy"),
+        mean.get("routing_accuracy_mean"),
+        mean["regret"],
+        mean.get("cost"),
+        {domain: mean[f"quality/{domain}"] for domain in table.expert_names},
+        {key: found for key, value_R in resampled.items() if (found := interval(value_R)) is not None},
         confusion,
     )
 
 
-def _chosen(table: Table, expert_N: Tensor) -> Tensor:
-    return table.values_NE.gather(1, expert_N[:, None]).squeeze(1)
+def _point(table: Table, values_N: Tensor, single_N: Tensor) -> dict[str, float]:
+    regret = Regret(measure=table.measure, sync_on_compute=False)
+    regret.update(values_N, chosen_values(table, table.best_N), table.weights_N)
+    routed, single, own = (
+        _quality(table, of_N)
+        for of_N in (values_N, chosen_values(table, single_N), chosen_values(table, table.domain_N))
+    )
+    routed_D, single_D, own_D = (torch.tensor(one, dtype=torch.float64) for one in (routed, single, own))
+    return {
+        "normalized_performance": _performance(table, values_N),
+        "oracle_gain": float(oracle_gain(routed_D, single_D, own_D, table.measure)),
+        "regret": float(regret.compute()),
+        **{f"quality/{domain}": value for domain, value in zip(table.expert_names, routed, strict=True)},
+    }
 
 
 def _average(table: Table) -> Tensor:
@@ -182,5 +166,5 @@ def _quality(table: Table, values_N: Tensor) -> list[float]:
 
 def _performance(table: Table, values_N: Tensor) -> float:
     metric = NormalizedPerformance(num_domains=len(table.expert_names), measure=table.measure, sync_on_compute=False)
-    metric.update(values_N, _chosen(table, table.domain_N), table.weights_N, table.domain_N)
+    metric.update(values_N, chosen_values(table, table.domain_N), table.weights_N, table.domain_N)
     return float(metric.compute())

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ir3de.evaluation import bootstrap
-from ir3de.evaluation.bootstrap import interval, resampled_sums
+from ir3de.evaluation.bootstrap import interval, paired_p_value, resampled_sums
 from ir3de.evaluation.verdict import make_verdict
+from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable
 from tests.helpers.losses import NAMES, made_up_losses
 
@@ -24,7 +25,7 @@ def test_sums_are_those_of_drawn_rows(at_once, monkeypatch):
     monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", at_once)
     values_NC = torch.rand(17, 2, dtype=torch.float64)
     domain_N = torch.tensor([0, 2] * 8 + [2])
-    sums_RDC = resampled_sums(values_NC, domain_N, 4, seed=5, resamples=9)
+    sums_RDC = resampled_sums(values_NC, domain_N, torch.arange(17), 4, seed=5, resamples=9)
     generator = np.random.default_rng(5)
     for domain in (0, 2):  # domains come one after the other, and within them resamples
         rows = values_NC[domain_N == domain].numpy()
@@ -37,7 +38,7 @@ def test_sums_are_those_of_drawn_rows(at_once, monkeypatch):
 def test_intervals_are_percentiles_of_the_metrics_of_resamples():
     table = made_up_losses(60)
     expert_N = _mostly_right(table)
-    (row,) = make_verdict({"mine": expert_N}, table, seed=1).routers
+    (row,) = make_verdict({"mine": expert_N}, table, document_N=torch.arange(60), seed=1).routers
     best = max(range(3), key=lambda i: _metrics(table, torch.full_like(expert_N, i), 0, np.arange(60))["performance"])
     generator = np.random.default_rng(1)
     draws = [generator.integers(20, size=(1000, 20)) for _ in range(3)]
@@ -84,7 +85,7 @@ def test_scores_are_better_the_higher_they_are():
     score_NE[torch.arange(60), domain_N] += 1
     table = ScoreTable(score_NE, domain_N, NAMES, "key", cost_NE=torch.tensor([1.0, 2, 3]).double().expand(60, 3))
     expert_N = _mostly_right(table)
-    verdict = make_verdict({"mine": expert_N}, table, seed=1)
+    verdict = make_verdict({"mine": expert_N}, table, document_N=torch.arange(60), seed=1)
     (row,) = verdict.routers
     chosen_N = score_NE[torch.arange(60), expert_N]
     own_N = score_NE[torch.arange(60), domain_N]
@@ -99,6 +100,48 @@ def test_scores_are_better_the_higher_they_are():
     assert by_name["best single expert"].oracle_gain == pytest.approx(0)
     assert by_name["score oracle"].regret == 0
     assert by_name["random"].oracle_gain < row.oracle_gain < 100
+
+
+def test_documents_are_drawn_with_all_of_their_sequences():
+    values_NC = torch.rand(12, 2, dtype=torch.float64)
+    domain_N = torch.tensor([0] * 7 + [1] * 5)
+    document_N = torch.tensor([4, 4, 9, 9, 9, 2, 4, 4, 4, 0, 1, 1])  # numbers are the domain's own
+    sums_RDC = resampled_sums(values_NC, domain_N, document_N, 2, seed=5, resamples=9)
+    generator = np.random.default_rng(5)
+    for domain in (0, 1):
+        mine = domain_N == domain
+        rows = [values_NC[mine & (document_N == one)].sum(0).numpy() for one in document_N[mine].unique()]
+        for resample in range(9):
+            drawn = generator.integers(len(rows), size=(1, len(rows)))[0]
+            np.testing.assert_allclose(sums_RDC[resample, domain], sum(rows[i] for i in drawn), rtol=1e-12)
+
+
+def test_copies_of_a_sequence_in_its_document_make_no_interval_narrower():
+    table = made_up_losses(60)
+    twice = LossTable(table.nll_NE.repeat(2, 1), table.tokens_N.repeat(2), table.domain_N.repeat(2), NAMES, "key", None)
+    expert_N = _mostly_right(table)
+    once = make_verdict({"mine": expert_N}, table, document_N=torch.arange(60), seed=1).routers[0]
+    copied = make_verdict({"mine": expert_N.repeat(2)}, twice, document_N=torch.arange(60).repeat(2), seed=1).routers[0]
+    for key in ("normalized_performance", "routing_accuracy_mean", "regret"):
+        assert copied.intervals[key] == pytest.approx(once.intervals[key]), key
+
+
+def test_seeds_are_averaged_metric_by_metric():
+    table = made_up_losses(60)
+    both = torch.stack([_mostly_right(table, seed=1), _mostly_right(table, seed=2)])
+    every = {"both": both, "one": both[0], "two": both[1]}
+    rows = make_verdict(every, table, document_N=torch.arange(60), seed=1).routers
+    for key in ("normalized_performance", "routing_accuracy_mean", "regret", "oracle_gain"):
+        values = [getattr(row, key) for row in rows]
+        assert values[0] == pytest.approx((values[1] + values[2]) / 2), key
+    assert rows[0].intervals["regret"] != rows[1].intervals["regret"]
+
+
+@pytest.mark.parametrize("differences, expected", [
+    ([1.0] * 999, 2 / 1000), ([-1.0] * 999, 2 / 1000), ([0.0] * 999, 1), ([-1.0, 1.0] * 500, 1), ([-1.0] * 10 + [1.0] * 989, 22 / 1000),
+])  # fmt: skip
+def test_a_paired_difference_has_a_two_sided_p_value(differences, expected):
+    assert paired_p_value(torch.tensor(differences)) == pytest.approx(expected, abs=2e-3)
 
 
 def test_a_metric_that_some_resamples_lack_has_no_interval():

@@ -23,7 +23,7 @@ def _perplexity(losses, column, domain):
 def test_rows_are_what_looking_up_gives():
     losses = made_up_losses()
     expert_N = torch.randint(3, (30,), generator=torch.Generator().manual_seed(5))
-    verdict = make_verdict({"mine": expert_N}, losses, seed=0)
+    verdict = make_verdict({"mine": expert_N}, losses, document_N=torch.arange(30), seed=0)
     (row,) = verdict.routers
     routed = [_perplexity(losses, expert_N.tolist(), d) for d in range(3)]
     own = [_perplexity(losses, losses.domain_N.tolist(), d) for d in range(3)]
@@ -37,7 +37,7 @@ def test_rows_are_what_looking_up_gives():
 
 def test_references_bound_the_routers():
     losses = made_up_losses()
-    verdict = make_verdict({"mine": losses.domain_N}, losses, seed=0)
+    verdict = make_verdict({"mine": losses.domain_N}, losses, document_N=torch.arange(30), seed=0)
     by_name = {row.router.split(" (")[0]: row for row in verdict.references}
     assert set(by_name) == {"oracle", "loss oracle", "best single expert", "average of the weights", "random"}
     assert by_name["oracle"].normalized_performance == pytest.approx(100)
@@ -54,20 +54,27 @@ def test_an_average_that_is_better_than_every_expert_has_a_negative_regret():
     better = LossTable(
         losses.nll_NE, losses.tokens_N, losses.domain_N, NAMES, "key", losses.nll_NE.min(dim=1).values - losses.tokens_N
     )
-    by_name = {row.router: row for row in make_verdict({"mine": losses.domain_N}, better, seed=0).references}
+    by_name = {
+        row.router: row
+        for row in make_verdict({"mine": losses.domain_N}, better, document_N=torch.arange(30), seed=0).references
+    }
     assert by_name["average of the weights"].regret == pytest.approx(-1)
     assert by_name["average of the weights"].intervals["regret"] == pytest.approx((-1, -1))
 
 
 def test_the_random_router_follows_the_seed():
     losses = made_up_losses()
-    confusion = [make_verdict({}, losses, seed=seed).references[-1].confusion for seed in (1, 1, 2)]
+    confusion = [
+        make_verdict({}, losses, document_N=torch.arange(30), seed=seed).references[-1].confusion for seed in (1, 1, 2)
+    ]
     assert confusion[0] == confusion[1] != confusion[2]
 
 
 def test_tables_files_and_loggers_have_the_same_numbers(tmp_path, capsys):
     losses = made_up_losses()
-    verdict = make_verdict({"ridge (k=1)": losses.domain_N, "bayes": losses.nll_NE.argmin(1)}, losses, seed=0)
+    verdict = make_verdict(
+        {"ridge (k=1)": losses.domain_N, "bayes": losses.nll_NE.argmin(1)}, losses, document_N=torch.arange(30), seed=0
+    )
     write_tables(verdict, tmp_path)
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -84,7 +91,7 @@ def test_tables_files_and_loggers_have_the_same_numbers(tmp_path, capsys):
 
 
 def test_figures_are_pictures(tmp_path):
-    verdict = make_verdict({"mine": made_up_losses().domain_N}, made_up_losses(), seed=0)
+    verdict = make_verdict({"mine": made_up_losses().domain_N}, made_up_losses(), document_N=torch.arange(30), seed=0)
     save_confusion_matrix(verdict, tmp_path / "a.png")
     save_expert_quality(verdict, tmp_path / "b.png")
     for name in ("a.png", "b.png"):
