@@ -5,18 +5,21 @@ import json
 import os
 import sys
 import traceback
-from dataclasses import dataclass
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ir3de.commands import COMMANDS
+from ir3de.comparison.run import Comparison
+from ir3de.comparison.tracking import Tracking
 from ir3de.configs import inline_parts, load_config
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
@@ -31,6 +34,7 @@ from ir3de.suggestions import RouterParser, with_suggestion
 from ir3de.trainer import Experts, RouterTrainer
 
 TRACEBACK = "IR3DE_TRACEBACK"
+OWN_COMMANDS = ("train-experts", "losses", "compare")
 # What the stages of expert training set themselves.
 STAGE_ARGUMENTS = {"callbacks", "logger", "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time"}
 STAGE_ARGUMENTS |= {
@@ -44,21 +48,6 @@ STAGE_ARGUMENTS |= {
     "limit_val_batches",
     "use_distributed_sampler",
 }
-
-
-@dataclass(frozen=True)
-class Tracking:
-    """How a run is tracked by Weights & Biases.
-
-    Args:
-        mode: `offline` writes a run that `wandb sync` uploads, `online` needs an account, `disabled` writes none.
-        project: The project that runs belong to.
-        entity: The team or user; null is the account's default.
-    """
-
-    mode: Literal["offline", "online", "disabled"] = "disabled"
-    project: str = "ir3de"
-    entity: str | None = None
 
 
 class NamedConfig(ActionConfigFile):
@@ -121,12 +110,23 @@ class RouterCLI(LightningCLI):
             Trainer, "experts.trainer", instantiate=False, fail_untyped=False, skip=STAGE_ARGUMENTS
         )
         parser.add_class_arguments(LossSettings, "experts.losses")
+        for key, what in (("prices", "price of a million tokens"), ("latencies", "seconds of an answer")):
+            parser.add_argument(
+                f"--experts.{key}",
+                type=dict[str, float] | None,
+                default=None,
+                help=f"The {what} under each expert, by domain: `compare` reports what a router spends.",
+            )
         parser.add_class_arguments(Tracking, "wandb")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return every subcommand with the arguments that are not the user's."""
-        own = {"train-experts": {"model", "datamodule"}, "losses": {"model", "datamodule"}}
+        own = {
+            "train-experts": {"model", "datamodule"},
+            "losses": {"model", "datamodule"},
+            "compare": {"model", "datamodule"},
+        }
         return LightningCLI.subcommands() | own
 
     def instantiate_trainer(self, **kwargs: Any) -> RouterTrainer:
@@ -137,9 +137,9 @@ class RouterCLI(LightningCLI):
         elif self.subcommand in ("validate", "test", "predict"):
             self.run = RunFolder.newest(runs, name)
         else:
-            self.run = RunFolder(runs / name / "experts")
+            self.run = RunFolder(runs / name / ("comparison" if self.subcommand == "compare" else "experts"))
         if self._get(self.config_init, "trainer").get("logger") in (None, True):
-            kwargs["logger"] = self._loggers(name)
+            kwargs["logger"] = self.subcommand != "compare" and self._loggers(name)
         trainer = super().instantiate_trainer(default_root_dir=str(self.run.path), **kwargs)
         assert isinstance(trainer, RouterTrainer)
         trainer.experts = Experts(
@@ -152,11 +152,35 @@ class RouterCLI(LightningCLI):
         )
         return trainer
 
+    def before_compare(self) -> None:
+        self._check_domains()
+        tracking: Tracking = self._get(self.config_init, "wandb")
+        if tracking.mode != "disabled":
+            _finish_wandb()
+        self.trainer.comparison = Comparison(
+            self.datamodule,
+            self.run.path,
+            make_trainer=self._fit_trainer,
+            make_table=lambda: self.trainer.experts.table(self.datamodule),
+            best_single=lambda limit: self.trainer.experts.best_single(self.datamodule, limit=limit),
+            seed=int(self._get(self.config_init, "seed_everything", default=42)),
+            tracking=None if tracking.mode == "disabled" else tracking,
+            prices=self._get(self.config_init, "experts.prices"),
+            latencies=self._get(self.config_init, "experts.latencies"),
+            config=self._parser(self.subcommand).dump(self.config["compare"], skip_unset=False),
+        )
+
+    def _fit_trainer(self, folder: Path) -> RouterTrainer:
+        """Return the config's trainer for one of many fits: its callbacks anew, its bar left to the comparison."""
+        given = dict(self._get(self.config_init, "trainer"))
+        callbacks = [one for one in given.pop("callbacks") or [] if not isinstance(one, ProgressBar)]
+        logger = CSVLogger(str(folder), name="logs", version="")
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 50}
+        own = {"callbacks": deepcopy(callbacks), "default_root_dir": str(folder), "logger": logger}
+        return RouterTrainer(**given | quiet | own)
+
     def before_fit(self) -> None:
-        if self.datamodule.num_domains < 2:
-            raise ValueError(
-                f"Expected at least two domains to route between, but got {list(self.datamodule.domain_names)}."
-            )
+        self._check_domains()
         self._save_config("config.yaml")
         router = self.model.router
         self.datamodule.read_as(router)
@@ -197,6 +221,12 @@ class RouterCLI(LightningCLI):
             names = self.datamodule.domain_names
             numbers = {name: int((table.domain_N == i).sum()) for i, name in enumerate(names)}
             console().print(matrix_table("perplexity", table.perplexity(names), numbers))
+
+    def _check_domains(self) -> None:
+        if self.datamodule.num_domains < 2:
+            raise ValueError(
+                f"Expected at least two domains to route between, but got {list(self.datamodule.domain_names)}."
+            )
 
     def _check_experts(self) -> None:
         experts, domains = self.model.router.expert_names, self.datamodule.domain_names

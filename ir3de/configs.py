@@ -49,15 +49,15 @@ def load_config(name: str) -> dict[str, Any]:
         ValueError: if a file is not a mapping, not YAML, or has a key twice.
     """
     path = find_config(name)
-    config = _read(path)
+    config = read_config(path)
     for part in PARTS:
         value = config.get(part)
         if isinstance(value, str) and value.endswith(SUFFIXES):
-            config[part] = _read(find_config(value, beside=path.parent))
+            config[part] = read_config(find_config(value, beside=path.parent))
         elif isinstance(value, dict):
             for key, inner in value.items():
                 if key in ("module", "trainer") and isinstance(inner, str) and inner.endswith(SUFFIXES):
-                    value[key] = _read(find_config(inner, beside=path.parent))
+                    value[key] = read_config(find_config(inner, beside=path.parent))
     return config
 
 
@@ -74,13 +74,18 @@ def inline_parts(arguments: Sequence[str]) -> list[str]:
         if not equals:
             value = rest.pop(0) if rest else ""
         if value.endswith(SUFFIXES):
-            rewritten += ["--config", json.dumps({option.removeprefix("--"): _read(find_config(value))})]
+            rewritten += ["--config", json.dumps({option.removeprefix("--"): read_config(find_config(value))})]
         else:
             rewritten += [option, value]
     return rewritten
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        ValueError: if it is not YAML, no mapping, or has a key twice.
+    """
     try:
         config = yaml.load(path.read_text(), Loader=UniqueKeyLoader)
     except yaml.YAMLError as error:

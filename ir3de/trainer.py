@@ -11,6 +11,8 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from ir3de.comparison.entries import DEFAULT
+from ir3de.comparison.run import Comparison
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.data.loss_rows import LossRows
 from ir3de.data.sample import SampledBlocks, sample_rows
@@ -145,6 +147,7 @@ class RouterTrainer(Trainer):
 
     experts: Experts
     table: LossTable | None = None  # what ``losses`` made
+    comparison: Comparison  # set by the CLI for ``compare``
 
     def train_experts(self, model: RouterModule, datamodule: DomainDataModule, domain: str | None = None) -> None:
         """Train the experts: a trunk on all domains, then one branch per domain.
@@ -165,6 +168,26 @@ class RouterTrainer(Trainer):
         """
         self.table = self.experts.losses(datamodule)
         return self.table
+
+    def compare(
+        self,
+        model: RouterModule,
+        datamodule: DomainDataModule,
+        routers: list[str] = list(DEFAULT),  # noqa: B006 - never changed; the CLI shows it
+        seeds: int = 3,
+    ) -> None:
+        """Fit routers on the same data, score all on the same test sequences, time them, and report.
+
+        What was fitted before on the same data with the same config is used again.
+
+        Args:
+            model: Not used.
+            datamodule: The domains.
+            routers: Names of configs in configs/routers, paths of configs, or folders of saved routers; the others are
+                tested against the first.
+            seeds: How many seeds a router is fitted with in which something is drawn.
+        """
+        self.comparison.run(routers, seeds=seeds)
 
 
 register_strategy()

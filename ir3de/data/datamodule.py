@@ -13,6 +13,7 @@ from ir3de.data.dataset import BlockDataset, ShardedRows, same_batch
 from ir3de.data.domain import Splits, sources_of
 from ir3de.data.embedded_rows import EmbeddedRows
 from ir3de.data.loss_rows import LossRows
+from ir3de.data.overlap import check_disjoint
 from ir3de.data.preparation import BlockSettings
 from ir3de.data.reader import Reader
 from ir3de.data.report import DomainReport
@@ -154,10 +155,6 @@ class DomainDataModule(LightningDataModule):
             for split in splits.get(stage, ("test",)):
                 self.embedded_rows(split)
 
-    def fingerprint(self, split: Split) -> str:
-        """Return the content hash of a split's expert blocks and their domains."""
-        return self.expert_blocks(split).fingerprint
-
     def expert_blocks(self, split: Split, *, domain: str | None = None) -> BlockDataset:
         """Return a split in the experts' tokenizer, separators included; of all domains or of one.
 
@@ -214,6 +211,11 @@ class DomainDataModule(LightningDataModule):
             self._embedded[split] = rows
         return self._embedded[split]
 
+    def check_disjoint(self) -> int:
+        """Return how many test documents were looked for among the others; see ``overlap.check_disjoint``."""
+        self.prepare_data()
+        return check_disjoint(self._views, self.domain_names)
+
     def counted_shards(self) -> CountedShards:
         """Return the training text as counts, shard by shard; what was counted before is in the journal."""
         router = self.router_tokenizer
@@ -225,7 +227,7 @@ class DomainDataModule(LightningDataModule):
 
     def training_sources(self, name: str) -> np.ndarray:
         """Return what tells a domain's training documents from others, see ``Share.sources``."""
-        return self._views.training_sources(name)
+        return self._views.document_hashes("train", name)
 
     def held_out(self, name: str) -> TokenBags:
         """Return the validation sequences of a domain as bags of the router's tokens."""

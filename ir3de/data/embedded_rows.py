@@ -47,6 +47,7 @@ class EmbeddedRows(Dataset[Batch]):
         self._title = title
         self.vectors_ND = torch.empty(0)
         self.seconds = 0.0
+        self.computed_seconds = 0.0  # of what this very process did
         self.windowed = 0
 
     def compute(self, *, rank: int, world_size: int, device: torch.device, barrier: Callable[[], object]) -> None:
@@ -58,9 +59,11 @@ class EmbeddedRows(Dataset[Batch]):
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         with Progress(*columns, console=console(stderr=True), disable=rank != 0 or not mine, transient=True) as bar:
             task = bar.add_task(f"Embedding {self._title} ({self._features.display_name})", total=len(mine))
+            began = time.perf_counter()
             for first in mine:
                 replace_file(self._part(first), self._embed(first, device))
                 bar.advance(task)
+            self.computed_seconds = time.perf_counter() - began
         barrier()
         parts = [self._read(first) for first in firsts]
         self.vectors_ND = torch.cat([part[self._features.pooling] for part in parts])

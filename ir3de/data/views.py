@@ -1,5 +1,6 @@
 """The domains' two views, prepared when they are first asked for: the experts' blocks, and the router's sequences."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ir3de.console import console
 from ir3de.data.as_is import AsIsDomain
+from ir3de.data.cache import SequenceFile
 from ir3de.data.preparation import BlockSettings, Prepared, prepare_blocks, prepare_router_view, train_tokenizer
 from ir3de.data.report import DomainReport, report_table
 from ir3de.data.shards import Shard, sequence_shards
@@ -130,15 +132,25 @@ class DomainViews:
                 )
         return shards
 
-    def training_sources(self, name: str) -> np.ndarray:
-        """Return 64 bits of the SHA-256 of each training document, int64; none for a domain that is used as it is."""
+    def document_hashes(self, split: str, name: str) -> np.ndarray:
+        """Return 64 bits of the SHA-256 of each document of a split, int64; none for a domain that is used as it is."""
         if name in self._as_is:
             return np.zeros(0, dtype=np.int64)
         self._prepare_blocks()
         assert self._text is not None, "read with the blocks"
         number = list(self._sources).index(name)
-        chosen = self._text.chosen(number, "train")
+        chosen = self._text.chosen(number, split)
         hashes = [corpus.hashes[row][:8] for corpus, rows, _ in chosen for row in rows.tolist()]
+        return np.frombuffer(b"".join(hashes), dtype="<i8").astype(np.int64)
+
+    def row_hashes(self, split: str, name: str) -> np.ndarray:
+        """Return 64 bits of the SHA-256 of each sequence of token ids of a split that is used as it is, int64."""
+        if name not in self._as_is:
+            return np.zeros(0, dtype=np.int64)
+        file = SequenceFile(self.blocks(split, name)[0])
+        ends = file.begin_N + file.length_N
+        rows = (file.ids_M[begin:end] for begin, end in zip(file.begin_N, ends, strict=True))
+        hashes = [hashlib.sha256(row.astype("<i4").tobytes()).digest()[:8] for row in rows]
         return np.frombuffer(b"".join(hashes), dtype="<i8").astype(np.int64)
 
     def _file(self, prepared: Prepared | None, split: str, name: str) -> File:

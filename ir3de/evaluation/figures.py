@@ -27,7 +27,7 @@ def save_confusion_matrix(verdict: Verdict, path: Path) -> None:
         labels=("expert chosen by the router", "true domain", "share of the domain's test sequences (%)"),
         title=f"{row.router}: mean routing accuracy {row.routing_accuracy_mean:.1f}%",
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_expert_quality(verdict: Verdict, path: Path) -> None:
@@ -45,7 +45,7 @@ def save_expert_quality(verdict: Verdict, path: Path) -> None:
         title=f"{verdict.measure.capitalize()} of every expert on every domain",
         best=values_EE.argmin(axis=1) if is_loss else values_EE.argmax(axis=1),
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _short(value: float, is_loss: bool) -> str:
@@ -84,7 +84,8 @@ def _heat_map(
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG in one step."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
     replace_file(path, buffer.getvalue())

@@ -61,6 +61,9 @@ class NaiveBayesRouter(TokenTableRouter):
     def put(self, chosen: Choice) -> None:
         self.smoothing = chosen["smoothing"]
 
+    def with_settings(self, settings: dict[str, Any]) -> Self:
+        return type(self)(tokenizer=self.tokenizer, **settings)
+
     @classmethod
     def restored(cls, artifact: Artifact, tokenizer: TextTokenizer) -> Self:
         return cls(tokenizer=tokenizer, **artifact.config["settings"])

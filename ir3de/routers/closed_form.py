@@ -63,6 +63,14 @@ class ClosedFormRouter(Router, Generic[St]):
     def solve(self, statistics: St) -> None:
         """Make the router's tensors from ``statistics``, with the choices in force."""
 
+    @abstractmethod
+    def with_settings(self, settings: dict[str, Any]) -> Self:
+        """Return an unfitted router that reads text alike, with these settings."""
+
+    def frozen(self) -> Self:
+        """Return an unfitted router that has nothing left to choose: what was chosen here is given."""
+        return self.with_settings(self.settings() | self.chosen())
+
     def solve_and_choose(self, statistics: St) -> None:
         """Solve, with what the settings leave open chosen on the held-out sequences of the statistics, if anything."""
         self.solve(statistics)

@@ -148,6 +148,9 @@ class ContextualRidgeRouter(ClosedFormRouter[Grams]):
     def read_statistics(self, content: bytes, *, where: str) -> Grams:
         return Grams.from_bytes(content, where=where)
 
+    def with_settings(self, settings: dict[str, Any]) -> Self:
+        return type(self)(**settings)
+
     @classmethod
     def restored(cls, artifact: Artifact, tokenizer: TextTokenizer) -> Self:
         return cls(**artifact.config["settings"])

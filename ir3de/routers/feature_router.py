@@ -105,6 +105,9 @@ class FeatureRouter(ClosedFormRouter[FeatureRows]):
     def read_statistics(self, content: bytes, *, where: str) -> FeatureRows:
         return FeatureRows.from_bytes(content, where=where)
 
+    def with_settings(self, settings: dict[str, Any]) -> Self:
+        return type(self)(**{**settings, "features": self.features})
+
     @classmethod
     def restored(cls, artifact: Artifact, tokenizer: TextTokenizer) -> Self:
         settings = dict(artifact.config["settings"])

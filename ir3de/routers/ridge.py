@@ -233,14 +233,17 @@ class RidgeRouter(TokenTableRouter):
         bayes.fit(self._fitted())
         return siblings | {bayes.display_name: bayes}
 
-    def with_selector(self, selector: Selector) -> "RidgeRouter":
+    def with_selector(self, selector: Selector) -> Self:
         """Return this router with another selector, whose k is chosen where this one's was open."""
         k = self._settings["k"] if selector == "entropy_top_k" else None
         fixed = {"balance": self.balance, "regularization": self.regularization, "selector": selector, "k": k}
-        twin = RidgeRouter(embeddings=self.embeddings, **self._settings | fixed)
+        twin = self.with_settings(self._settings | fixed)
         twin._last = self._last
         twin.fit(self._fitted())
         return twin
+
+    def with_settings(self, settings: dict[str, Any]) -> Self:
+        return type(self)(embeddings=self.embeddings, **settings)
 
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | {"weight": self.weight_DE}

@@ -115,7 +115,7 @@ def test_one_domain_of_the_blocks(make, folders):
     batch = law.__getitems__(range(len(law)))
     assert set(batch["domain"].tolist()) == {data.domain_names.index("law")} == {1}
     assert _real_ids(batch) == _real_ids(everything.__getitems__(np.flatnonzero(everything.domains() == 1)))
-    assert law.fingerprint != everything.fingerprint == data.fingerprint("train")
+    assert law.fingerprint != everything.fingerprint == data.expert_blocks("train").fingerprint
     with pytest.raises(ValueError, match="but got `physics`"):
         data.expert_blocks("train", domain="physics")
     with pytest.raises(ValueError, match="but got `dev`"):
@@ -171,13 +171,13 @@ def test_prepared_data_are_not_read_or_tokenized_again(make, folders, monkeypatc
     second.prepare_data()
     second.setup("fit")
     assert second.report == first.report
-    assert second.fingerprint("test") == first.fingerprint("test")
+    assert second.expert_blocks("test").fingerprint == first.expert_blocks("test").fingerprint
 
 
 def test_changed_text_is_prepared_again(make, folders):
-    before = make(folders).fingerprint("train")
+    before = make(folders).expert_blocks("train").fingerprint
     write_texts(Path(folders["law"]), made_up_texts("law", 70))
-    assert make(folders).fingerprint("train") != before
+    assert make(folders).expert_blocks("train").fingerprint != before
 
 
 @pytest.mark.parametrize("key", ["test", "train"])

@@ -1,0 +1,140 @@
+"""What a choice or more data would have given: accuracy against k, λ, tokens per domain and class imbalance.
+
+Every curve has the mean routing accuracy over domains on validation and on test sequences. What is drawn on test
+sequences is drawn after all choices are frozen, and changes none of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ir3de.data.datamodule import DomainDataModule, Split
+from ir3de.data.sample import sample_rows
+from ir3de.routers import ClosedFormRouter, FeatureRouter, RidgeRouter, TokenTableRouter
+from ir3de.routers.choose import accuracy_mean
+from ir3de.routers.ridge import REGULARIZATIONS
+from ir3de.routers.router import Router
+from ir3de.statistics.feature_rows import FeatureRows
+from ir3de.statistics.token_counts import DomainCounts, TokenCounts
+
+KS = (1, 2, 5, 10, 25, 50, 100, 200, 400)
+RATIOS = (1, 3, 10, 30, 100)
+SIZES = (3, 10, 30, 100, 300, 1000, 3000, 10000)  # training sequences of a domain
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracies in percent at each ``x``; ``test`` and ``validation`` are as long as it."""
+
+    name: str
+    x: list[float]
+    validation: list[float]
+    test: list[float]
+
+
+@dataclass
+class Curves:
+    """Draws curves of fitted routers on one data module."""
+
+    data: DomainDataModule
+
+    def against_k(self, router: RidgeRouter) -> Curve:
+        """Return the accuracy of ``entropy_top_k`` by its k."""
+        twin = router.with_selector("entropy_top_k")
+        points = []
+        for k in KS:
+            twin.k = k
+            points.append((k, *self._accuracies(twin)))
+        return _curve("entropy_top_k", points)
+
+    def against_regularization(self, router: RidgeRouter) -> Curve:
+        """Return the accuracy of the ridge by λ, with the selector that it has."""
+        points = []
+        for regularization in sorted(REGULARIZATIONS):
+            twin = router.with_settings(router.settings() | router.chosen() | {"regularization": regularization})
+            assert isinstance(router.statistics, TokenCounts), "the curve is for domains as targets"
+            twin.fit(router.statistics)
+            points.append((regularization, *self._accuracies(twin)))
+        return _curve(router.display_name, points)
+
+    def against_sequences(self, router: ClosedFormRouter[Any], name: str) -> Curve:
+        """Return the accuracy by training sequences of each domain, with the settings that all of them chose."""
+        self.data.read_as(router)
+        most = int(np.bincount(self.data.sequences("train").domains()).max())
+        points = []
+        for size in [*(size for size in SIZES if size < most), most]:
+            twin = router.frozen()
+            held = self._held(router, [size] * self.data.num_domains)
+            if min(share.tokens for share in held.shares.values()) < 1 or _too_small(twin, held):
+                continue
+            twin.fit(held)
+            points.append((size, *self._accuracies(twin)))
+        return _curve(name, points)
+
+    def against_imbalance(self, router: RidgeRouter, sequences: int) -> list[Curve]:
+        """Return the accuracy with domains whose sequences fall from ``sequences`` to a part, for each ``balance``."""
+        self.data.read_as(router)
+        last = max(1, self.data.num_domains - 1)
+        curves = []
+        for balance in ("domain", "none"):
+            points = []
+            for ratio in RATIOS:
+                sizes = [max(1, round(sequences * ratio ** (-i / last))) for i in range(self.data.num_domains)]
+                twin = router.with_settings(router.settings() | router.chosen() | {"balance": balance})
+                twin.fit(self._held(router, sizes))
+                points.append((ratio, *self._accuracies(twin)))
+            curves.append(_curve(f"balance: {balance}", points))
+        return curves
+
+    def _accuracies(self, router: Router) -> tuple[float, float]:
+        return self._accuracy(router, "validation"), self._accuracy(router, "test")
+
+    def _accuracy(self, router: Router, split: Split) -> float:
+        self.data.read_as(router)
+        loader = self.data.val_dataloader() if split == "validation" else self.data.test_dataloader()
+        decided, domains = [], []
+        for batch in loader:
+            decided.append(router.decide_batch(batch).expert_B)
+            domains.append(batch["domain"])
+        return accuracy_mean(torch.cat(decided), torch.cat(domains))
+
+    def _held(self, router: ClosedFormRouter[Any], sizes: Sequence[int]) -> Any:
+        """Return the statistics of so many training sequences of each domain."""
+        if isinstance(router, FeatureRouter):
+            assert isinstance(router.statistics, FeatureRows), "a saved router is fitted"
+            shares = {
+                name: type(share)(
+                    share.training_ND[sample_rows(np.zeros(share.tokens, dtype=np.int64), size, seed=0)],
+                    share.validation_MD,
+                    share.sources,
+                )
+                for (name, share), size in zip(router.statistics.shares.items(), sizes, strict=True)
+            }
+            return FeatureRows(shares, router.statistics.basis)
+        assert isinstance(router, TokenTableRouter), "other statistics have no sequences"
+        rows, vocab_size = self.data.router_rows("train"), len(router.winner_V)
+        domain_N = rows.domains()
+        counted = {}
+        for number, (name, size) in enumerate(zip(self.data.domain_names, sizes, strict=True)):
+            mine = np.flatnonzero(domain_N == number)
+            chosen = mine[sample_rows(np.zeros(len(mine), dtype=np.int64), size, seed=0)]
+            counts_V = np.zeros(vocab_size, dtype=np.int64)
+            for first in range(0, len(chosen), 256):
+                batch = rows[chosen[first : first + 256].tolist()]
+                ids_M = batch["input_ids"][batch["attention_mask"]].numpy()
+                counts_V += np.bincount(ids_M, minlength=vocab_size)
+            counted[name] = DomainCounts.from_dense(counts_V)
+        return TokenCounts.of(counted, **router.basis())
+
+
+def _too_small(router: ClosedFormRouter[Any], held: Any) -> bool:
+    k = router.settings().get("k")
+    return isinstance(held, FeatureRows) and k is not None and k > len(held.training()[0])
+
+
+def _curve(name: str, points: Sequence[tuple[float, float, float]]) -> Curve:
+    x, validation, test = ([float(point[i]) for point in points] for i in range(3))
+    return Curve(name, x, validation, test)
