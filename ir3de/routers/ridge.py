@@ -1,7 +1,6 @@
 """IR3DE: ridge regression on input token embeddings, solved in closed form from token counts (DESIGN.md 3)."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal, Self
@@ -17,16 +16,14 @@ from ir3de.functional.ridge import (
     solve_ridge,
     with_bias,
 )
-from ir3de.pretrained.embeddings import load_embedding_table, table_fingerprint
-from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers.artifact import EMBEDDINGS, Artifact, tensor_bytes
 from ir3de.routers.bayes import NaiveBayesRouter
 from ir3de.routers.choose import Choice
 from ir3de.routers.closed_form import Accumulator
+from ir3de.routers.embedding_table import EmbeddingTableRouter
 from ir3de.routers.embeddings import Embeddings
 from ir3de.routers.router import Router
 from ir3de.routers.threads import one_thread
-from ir3de.routers.token_table import Selector, TokenTableRouter
+from ir3de.routers.token_table import Selector
 from ir3de.statistics.accumulate import TrainingText
 from ir3de.statistics.loss_sums import LossAccumulator, LossSums
 from ir3de.statistics.token_counts import TokenCounts
@@ -42,7 +39,7 @@ PUBLISHED_NAMES: dict[Selector, str] = {
 }
 
 
-class RidgeRouter(TokenTableRouter):
+class RidgeRouter(EmbeddingTableRouter):
     """IR3DE: the ridge map from a token's embedding to one score per expert, and a selector.
 
     Args:
@@ -92,8 +89,12 @@ class RidgeRouter(TokenTableRouter):
             )
         if targets_sequences < 1:
             raise ValueError(f"Expected `targets_sequences` to be at least 1, but got {targets_sequences}.")
-        super().__init__(selector=selector or "entropy_top_k", k=k or K_CANDIDATES[0])
-        self._embeddings = embeddings
+        super().__init__(
+            embeddings=embeddings,
+            embedding_table=embedding_table,
+            selector=selector or "entropy_top_k",
+            k=k or K_CANDIDATES[0],
+        )
         self._settings: dict[str, Any] = {
             "regularization": regularization,
             "regularization_scale": regularization_scale,
@@ -112,24 +113,8 @@ class RidgeRouter(TokenTableRouter):
         self.counts_training = targets == "domain"
         self.balance: Balance = self._settings["balance"] or BALANCES[0]
         self.normalize = normalize
-        self.embedding_table = embedding_table
         self.weight_DE = torch.empty(0)
         self._last: tuple[TokenCounts | LossSums, Balance, System] | None = None
-
-    @cached_property
-    def embeddings(self) -> Embeddings:
-        """The tokenizer and the table, read when they are first needed."""
-        return Embeddings.load(self._embeddings) if isinstance(self._embeddings, str) else self._embeddings
-
-    @cached_property
-    def tokenizer(self) -> TextTokenizer:
-        return self.embeddings.tokenizer
-
-    @cached_property
-    def _table(self) -> tuple[str, bytes]:
-        """The table's fingerprint, and its file where the artifact has a copy: made once, it never changes."""
-        table_VD = self.embeddings.table_VD
-        return table_fingerprint(table_VD), tensor_bytes({"embeddings": table_VD})
 
     @property
     def display_name(self) -> str:
@@ -242,39 +227,12 @@ class RidgeRouter(TokenTableRouter):
         twin.fit(self._fitted())
         return twin
 
-    def with_settings(self, settings: dict[str, Any]) -> Self:
-        return type(self)(embeddings=self.embeddings, **settings)
-
     def tensors(self) -> dict[str, Tensor]:
         return super().tensors() | {"weight": self.weight_DE}
 
     def take(self, tensors: dict[str, Tensor]) -> None:
         super().take(tensors)
         self.weight_DE = tensors.get("weight", self.weight_DE)
-
-    def reads(self) -> dict[str, Any]:
-        return super().reads() | {"embeddings": self._table[0]}
-
-    def about(self) -> dict[str, Any]:
-        table_VD = self.embeddings.table_VD
-        return super().about() | {"embeddings_source": self.embeddings.source, "embeddings_shape": list(table_VD.shape)}
-
-    def files(self) -> dict[str, bytes]:
-        return super().files() | ({EMBEDDINGS: self._table[1]} if self.embedding_table == "copy" else {})
-
-    @classmethod
-    def restored(cls, artifact: Artifact, tokenizer: TextTokenizer) -> Self:
-        config, source = artifact.config, artifact.config["embeddings_source"]
-        if config["settings"]["embedding_table"] == "copy":
-            table_VD = artifact.tensors(EMBEDDINGS)["embeddings"]
-        else:
-            table_VD = load_embedding_table(source)
-        if table_fingerprint(table_VD) != config["reads"]["embeddings"]:
-            raise ValueError(
-                f"The embedding table of `{source}` is not the one that the router in `{artifact.folder}` was fitted"
-                f" with ({config['reads']['embeddings'][:12]}). Bring that one back, or fit again."
-            )
-        return cls(embeddings=Embeddings(source, tokenizer, table_VD), **config["settings"])
 
     def _system(self, statistics: TokenCounts | LossSums, balance: Balance) -> System:
         """Return the Gram matrix and the right side; the last ones are kept, since λ and votes change neither."""

@@ -138,7 +138,8 @@ def test_seeds_are_averaged_metric_by_metric():
 
 
 @pytest.mark.parametrize("differences, expected", [
-    ([1.0] * 999, 2 / 1000), ([-1.0] * 999, 2 / 1000), ([0.0] * 999, 1), ([-1.0, 1.0] * 500, 1), ([-1.0] * 10 + [1.0] * 989, 22 / 1000),
+    ([1.0] * 999, 2 / 1000), ([-1.0] * 999, 2 / 1000), ([0.0] * 999, 1), ([-1.0, 1.0] * 500, 1),
+    ([-1.0] * 10 + [1.0] * 989, 22 / 1000),
 ])  # fmt: skip
 def test_a_paired_difference_has_a_two_sided_p_value(differences, expected):
     assert paired_p_value(torch.tensor(differences)) == pytest.approx(expected, abs=2e-3)
