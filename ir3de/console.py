@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
@@ -14,6 +16,20 @@ def console(*, stderr: bool = False) -> Console:
     """Return a console on standard output or standard error."""
     found = Console(stderr=stderr, highlight=False)
     return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Let Lightning say nothing but warnings meanwhile: what it reports of one fit is noise among many."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning_utilities", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def quieten() -> None:

@@ -19,7 +19,7 @@ from ir3de.comparison.report import Report, write_report
 from ir3de.comparison.scored import score_all, stand
 from ir3de.comparison.scoring import DECISIONS, write_decisions
 from ir3de.comparison.tracking import Tracking, track
-from ir3de.console import console
+from ir3de.console import console, without_chatter
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.evaluation.resampling import Table
 from ir3de.files import replace_file
@@ -154,7 +154,8 @@ class Comparison:
                     found[entry.name, place] = entry.saved.parent
                 else:
                     try:
-                        fitter.fit(entry, place, folder)
+                        with without_chatter():
+                            fitter.fit(entry, place, folder)
                         found[entry.name, place] = folder
                     except Exception as error:  # one router's failure must not lose the others
                         self.failures[entry.name] = _sentence(error)
