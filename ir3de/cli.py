@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -173,9 +173,9 @@ class RouterCLI(LightningCLI):
     def _fit_trainer(self, folder: Path) -> RouterTrainer:
         """Return the config's trainer for one of many fits: its callbacks anew, its bar left to the comparison."""
         given = dict(self._get(self.config_init, "trainer"))
-        callbacks = [one for one in given.pop("callbacks") or [] if not isinstance(one, ProgressBar)]
+        callbacks = [one for one in given.pop("callbacks") or [] if not isinstance(one, ProgressBar | ModelSummary)]
         logger = CSVLogger(str(folder), name="logs", version="")
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 50}
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 10}
         own = {"callbacks": deepcopy(callbacks), "default_root_dir": str(folder), "logger": logger}
         return RouterTrainer(**given | quiet | own)
 

@@ -104,8 +104,8 @@ def draw(
     )  # fmt: skip
     one(
         "reliability.png",
-        "Reliability: how often a router is right where it is so and so sure. The error is the expected calibration"
-        " error.",
+        "Reliability: how often a router is right where it is so and so sure. Bins of fewer than 5"
+        " sequences have no point. The error is the expected calibration error.",
         lambda path: save_reliability(routers, path),
     )
     return found

@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ir3de.configs import find_config, read_config
 from ir3de.modules.router_module import RouterModule
 from ir3de.routers import RandomRouter, ReferenceRouter, Router, TrainedRouter
 from ir3de.routers.artifact import CONFIG
-from ir3de.suggestions import RouterParser
+from ir3de.suggestions import RouterParser, with_suggestion
 
 DEFAULT = (
     "ir3de", "ir3de_all", "ir3de_mean", "ir3de_bayes", "naive_bayes", "knn", "logistic", "mlp", "mlp_tokens", "modem",
@@ -33,15 +33,20 @@ class Entry:
             ValueError: if the config is none of a router's.
         """
         assert self.config is not None, "a saved router has no module"
-        parser = RouterParser(exit_on_error=False)
+        parser = _ModuleParser()
         parser.add_class_arguments(RouterModule, "model")
         try:
             return parser.instantiate_classes(parser.parse_object({"model": self.config})).model
-        except Exception as error:
-            first = str(error).strip().splitlines()
-            raise ValueError(
-                f"The config of the router `{self.name}` is none of a router's: {' '.join(first[:3])}"
-            ) from error
+        except (ValueError, TypeError, KeyError) as error:
+            why = " ".join(str(error).split())
+            raise ValueError(f"The config of the router `{self.name}` is none of a router's: {why}") from error
+
+
+class _ModuleParser(RouterParser):
+    """Raises what is wrong in the place of ending the program."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(with_suggestion(message, self))
 
 
 def find_entries(routers: Sequence[str]) -> list[Entry]:

@@ -13,6 +13,7 @@ from ir3de.evaluation.figures import save_figure
 
 COLORS = ["#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0a7ea4", "#cf5c9c", "#57606a", "#6e4b1f", "#444c56"]
 MARKERS = "osD^vP*X<>"
+FEWEST = 5
 
 
 def save_tradeoff(standings: Sequence[Standing], path: Path) -> bool:
@@ -124,12 +125,16 @@ def save_reliability(standings: Sequence[Standing], path: Path) -> bool:
     for axes, one in zip(grid.flat, shown, strict=False):
         assert one.reliability is not None, "kept above"
         counts = np.asarray(one.reliability.count)
+        shown_K = counts >= FEWEST  # of a handful of sequences the accuracy says nothing
         axes.plot([0, 1], [0, 1], color="#8c959f", linewidth=1)
         axes.bar(
             np.linspace(0.05, 0.95, len(counts)), counts / max(1, counts.sum()), width=0.09, color="#ddf4ff",
             edgecolor="#9ec9e8", label="share of sequences",
         )  # fmt: skip
-        axes.plot(one.reliability.confidence, one.reliability.accuracy, "o-", color=COLORS[0], markersize=4)
+        axes.plot(
+            np.asarray(one.reliability.confidence)[shown_K], np.asarray(one.reliability.accuracy)[shown_K], "o-",
+            color=COLORS[0], markersize=4,
+        )  # fmt: skip
         axes.set_title(f"{one.name}: error {one.reliability.error:.1f}%", fontsize=9)
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)

@@ -90,7 +90,7 @@ class Report:
     def cost_table(self) -> tuple[str, list[str], list[list[str]]]:
         """Return what each router costs."""
         priced = [key for key in ("price", "latency") if any(getattr(one, key) is not None for one in self.standings)]
-        columns = ["router", "what it is", "chosen on validation data", "parameters", "bytes on disk",
+        columns = ["router", "what it is", "chosen on validation data", "parameters", "MB on disk",
                    "training sequences", "fit, s", "adding an expert, s", "decision from ids, µs: p50 / p99",
                    "from text, µs: p50 / p99", *priced]  # fmt: skip
         rows = []
@@ -108,7 +108,7 @@ class Report:
                 ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
                           for key, value in one.chosen.items() if value is not None),
                 f"{costs.num_parameters:,}",
-                f"{costs.bytes_on_disk:,}",
+                f"{costs.bytes_on_disk / 1e6:,.1f}",
                 "" if fit is None else f"{sum(fit.training_sequences.values()):,}",
                 seconds,
                 _number(costs.add_expert_seconds, ".2f"),

@@ -52,7 +52,8 @@ def write_decisions(
     for name, of_seeds in experts.items():
         for seed, expert_N in enumerate(of_seeds):
             label = name if len(of_seeds) == 1 else f"{name}/seed_{seed}"
-            excess_N = sign * (chosen_values(table, expert_N) - best_N) / table.weights_N
+            excess_N = sign * (chosen_values(table, expert_N) - best_N)
+            excess_N /= table.weights_N.clamp(min=1)  # a lone token is no target
             columns[f"{label}/expert"] = [names[i] for i in expert_N.tolist()]
             columns[f"{label}/regret"] = excess_N.numpy()
             for expert, score_N in zip(names, scores[name][seed].T, strict=True):

@@ -71,7 +71,9 @@ def track(report: Report, scored: Sequence[Scored], folder: Path, tracking: Trac
             artifact = wandb.Artifact(
                 f"router-{standing.name}", type="router", metadata={"identity": standing.identity}
             )
-            artifact.add_dir(str(of.homes[0]))
+            for path in sorted(of.homes[0].iterdir()):
+                if path.is_file():
+                    artifact.add_file(str(path))
             run.log_artifact(artifact)
         run.finish()
     console().print(

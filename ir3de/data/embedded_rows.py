@@ -46,6 +46,7 @@ class EmbeddedRows(Dataset[Batch]):
         self._folder = cache / hashlib.sha256(identity.encode()).hexdigest()[:24]
         self._title = title
         self.vectors_ND = torch.empty(0)
+        self._domain_N = torch.from_numpy(rows.domains())
         self.seconds = 0.0
         self.computed_seconds = 0.0  # of what this very process did
         self.windowed = 0
@@ -78,7 +79,7 @@ class EmbeddedRows(Dataset[Batch]):
         index_B = torch.tensor(list(index))
         real_B = index_B != NO_ROW
         features_BD = torch.where(real_B[:, None], self.vectors_ND[index_B.clamp(min=0)], 0)
-        domain_B = torch.from_numpy(self.domains())[index_B.clamp(min=0)].where(real_B, 0)
+        domain_B = self._domain_N[index_B.clamp(min=0)].where(real_B, 0)
         nothing = torch.empty(len(index_B), 0, dtype=torch.int64)
         return {
             "input_ids": nothing,
@@ -90,7 +91,7 @@ class EmbeddedRows(Dataset[Batch]):
 
     def domains(self) -> np.ndarray:
         """Return the domain of every row, ``(N,)`` int64."""
-        return self._rows.domains()
+        return self._domain_N.numpy()
 
     def _embed(self, first: int, device: torch.device) -> bytes:
         began = time.perf_counter()
