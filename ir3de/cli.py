@@ -14,12 +14,11 @@ from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ir3de.commands import COMMANDS
 from ir3de.comparison.run import Comparison
-from ir3de.comparison.tracking import Tracking
 from ir3de.configs import inline_parts, load_config
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
@@ -29,8 +28,9 @@ from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
 from ir3de.modules.train_experts import ExpertRecipe
 from ir3de.routers import LossOracleRouter, RidgeRouter, SingleExpertRouter, load_router
-from ir3de.runs import RunFolder, global_rank
+from ir3de.runs import RunFolder
 from ir3de.suggestions import RouterParser, with_suggestion
+from ir3de.tracking import Tracking, finish_wandb, make_loggers
 from ir3de.trainer import Experts, RouterTrainer
 
 TRACEBACK = "IR3DE_TRACEBACK"
@@ -156,7 +156,7 @@ class RouterCLI(LightningCLI):
         self._check_domains()
         tracking: Tracking = self._get(self.config_init, "wandb")
         if tracking.mode != "disabled":
-            _finish_wandb()
+            finish_wandb()
         self.trainer.comparison = Comparison(
             self.datamodule,
             self.run.path,
@@ -257,30 +257,8 @@ class RouterCLI(LightningCLI):
         self.datamodule.read_as(saved)
 
     def _loggers(self, name: str, stage: str | None = None) -> list[Logger]:
-        """Return the loggers of a command, or of a stage of expert training, which is a run of its own in W&B."""
-        of = stage or str(self.subcommand)
-        loggers: list[Logger] = [
-            CSVLogger(str(self.run.path / "logs"), name=stage)
-            if stage
-            else CSVLogger(str(self.run.path), name="logs", version=of)
-        ]
         tracking: Tracking = self._get(self.config_init, "wandb")
-        if tracking.mode != "disabled":
-            if global_rank() == 0:
-                self.run.path.mkdir(parents=True, exist_ok=True)
-            _finish_wandb()
-            loggers.append(
-                WandbLogger(
-                    name=f"{name}/{of}",
-                    save_dir=str(self.run.path),
-                    offline=tracking.mode == "offline",
-                    project=tracking.project,
-                    entity=tracking.entity,
-                    group=name,
-                    job_type=str(self.subcommand),
-                )
-            )
-        return loggers
+        return make_loggers(tracking, self.run.path, name, command=str(self.subcommand), stage=stage)
 
     @rank_zero_only
     def _save_config(self, file: str) -> None:
@@ -297,19 +275,6 @@ class RouterCLI(LightningCLI):
         if next_command:
             config = self.run.path.parent / "config.yaml"
             out.print(f"next: {next_command} --config {config}", soft_wrap=True)
-
-
-def _finish_wandb() -> None:
-    """End the run of the stage before, so that the next one is a run of its own."""
-    try:
-        import wandb  # noqa: PLC0415 - everything else works without it
-    except ImportError:
-        raise ValueError(
-            "`wandb.mode` asks for a W&B run, but the package wandb is not installed. Run `pip install wandb`, or set"
-            " `wandb.mode: disabled`."
-        ) from None
-    if wandb.run is not None:
-        wandb.finish()
 
 
 def main(arguments: list[str] | None = None) -> None:

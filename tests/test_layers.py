@@ -12,7 +12,7 @@ LEVELS = {
     "statistics": 2, "experts": 2, "metrics": 2,
     "data": 3, "routers": 3,
     "modules": 4,
-    "evaluation": 5, "runs": 5, "configs": 5, "suggestions": 5,
+    "evaluation": 5, "runs": 4, "configs": 5, "tracking": 5, "suggestions": 5,
     "upkeep": 6, "comparison": 6,
     "commands": 7, "trainer": 7,
     "cli": 8,

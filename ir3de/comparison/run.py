@@ -18,13 +18,14 @@ from ir3de.comparison.fits import Fit, Fitter, fitted_router, read_fit
 from ir3de.comparison.report import Report, write_report
 from ir3de.comparison.scored import score_all, stand
 from ir3de.comparison.scoring import DECISIONS, write_decisions
-from ir3de.comparison.tracking import Tracking, track
+from ir3de.comparison.tracking import track
 from ir3de.console import console, without_chatter
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.evaluation.resampling import Table
 from ir3de.files import replace_file
 from ir3de.routers.router import Router
 from ir3de.runs import global_rank
+from ir3de.tracking import Tracking
 
 FROZEN, IDENTITY = "choices.json", "data.json"
 VERSIONS = ("torch", "lightning", "transformers", "tokenizers", "scikit-learn", "numpy")

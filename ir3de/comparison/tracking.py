@@ -2,29 +2,14 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ir3de.comparison.report import Report
 from ir3de.comparison.scored import Scored
 from ir3de.comparison.standings import table_columns, table_row
 from ir3de.console import console
-
-
-@dataclass(frozen=True)
-class Tracking:
-    """How a run is tracked by Weights & Biases.
-
-    Args:
-        mode: `offline` writes a run that `wandb sync` uploads, `online` needs an account, `disabled` writes none.
-        project: The project that runs belong to.
-        entity: The team or user; null is the account's default.
-    """
-
-    mode: Literal["offline", "online", "disabled"] = "disabled"
-    project: str = "ir3de"
-    entity: str | None = None
+from ir3de.tracking import Tracking
 
 
 def track(report: Report, scored: Sequence[Scored], folder: Path, tracking: Tracking) -> None:

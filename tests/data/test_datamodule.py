@@ -182,7 +182,7 @@ def test_changed_text_is_prepared_again(make, folders):
 
 @pytest.mark.parametrize("key", ["test", "train"])
 def test_fingerprints_differ_with_the_settings(make, folders, key):
-    prints = {make(folders, block_length=n).fingerprint(key) for n in (8, 16, 16, 24)}
+    prints = {make(folders, block_length=n).expert_blocks(key).fingerprint for n in (8, 16, 16, 24)}
     assert len(prints) == 3
 
 
