@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from ir3de.comparison.entries import Entry, is_reference
 from ir3de.comparison.fits import Fit
 from ir3de.comparison.scoring import score_split
 from ir3de.comparison.standings import Standing, mean_price, quality_rows
-from ir3de.comparison.timing import measure_costs
+from ir3de.comparison.timing import PROMPTS, measure_costs
 from ir3de.console import console
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.evaluation.resampling import Table
@@ -78,8 +79,8 @@ def stand(scored: Sequence[Scored], table: Table, document_N: Tensor, of: Costed
     names = of.data.domain_names
     decisions = {one.entry.name: torch.stack(one.experts) for one in scored}
     rows, differences = quality_rows(decisions, table, document_N, seed=of.seed)
-    texts = of.data.texts("test")
-    texts = texts[:: max(1, len(texts) // 400)]  # of all domains
+    every = of.data.texts("test")
+    texts = [every[i] for i in np.random.default_rng(of.seed).permutation(len(every))[:PROMPTS].tolist()]
     price_E, latency_E = (
         None if given is None else torch.tensor([given[name] for name in names], dtype=torch.float64)
         for given in (of.prices, of.latencies)

@@ -81,7 +81,7 @@ def _time(decide: Callable[[Any], object], prompts: Sequence[Any]) -> Timing:
         decide(prompt)
     taken: list[float] = []
     began = time.perf_counter()
-    for prompt in prompts[:PROMPTS]:
+    for prompt in prompts:
         start = time.perf_counter_ns()
         decide(prompt)
         taken.append((time.perf_counter_ns() - start) / 1000)
