@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -29,7 +30,11 @@ def load_embedding_table(source: str) -> Tensor:
         ValueError: if there is no table, more than one, or it holds NaN or infinities.
     """
     path = local_path(source)
-    table = _from_gguf(path) if path is not None and path.is_file() else _from_safetensors(source, path)
+    table = (
+        _from_gguf(path, path.stat().st_mtime_ns)
+        if path is not None and path.is_file()
+        else _from_safetensors(source, path)
+    )
     check_table(table, source)
     return table
 
@@ -57,7 +62,8 @@ def table_fingerprint(table_VD: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _from_gguf(path: Path) -> Tensor:
+@lru_cache(maxsize=2)  # seconds to dequantize, and many routers of one process read the same
+def _from_gguf(path: Path, modified: int) -> Tensor:
     try:
         from gguf import GGUFReader, dequantize  # noqa: PLC0415 - an optional extra
     except ImportError:

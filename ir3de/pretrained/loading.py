@@ -1,5 +1,8 @@
 """Tokenizers of published models, through transformers."""
 
+from functools import lru_cache
+from pathlib import Path
+
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
@@ -17,6 +20,11 @@ def load_tokenizer(source: str) -> TextTokenizer:
     path = local_path(source)
     if path is not None and (path / "text_tokenizer.json").is_file():
         return TextTokenizer.from_folder(path)
+    return _load(source, path, path.stat().st_mtime_ns if path is not None else 0)
+
+
+@lru_cache(maxsize=8)  # seconds for a GGUF file, and many routers of one process read the same; it never changes
+def _load(source: str, path: Path | None, modified: int) -> TextTokenizer:
     try:
         if path is not None and path.is_file():
             loaded = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
