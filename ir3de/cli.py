@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -157,6 +158,8 @@ class RouterCLI(LightningCLI):
         tracking: Tracking = self._get(self.config_init, "wandb")
         if tracking.mode != "disabled":
             finish_wandb()
+        config = self._parser(self.subcommand).dump(self.config["compare"], skip_unset=False)
+        decides = {key: yaml.safe_load(config)[key] for key in ("data", "trainer")}
         self.trainer.comparison = Comparison(
             self.datamodule,
             self.run.path,
@@ -167,7 +170,8 @@ class RouterCLI(LightningCLI):
             tracking=None if tracking.mode == "disabled" else tracking,
             prices=self._get(self.config_init, "experts.prices"),
             latencies=self._get(self.config_init, "experts.latencies"),
-            config=self._parser(self.subcommand).dump(self.config["compare"], skip_unset=False),
+            config=config,
+            fit_settings=json.dumps(decides, sort_keys=True),
         )
 
     def _fit_trainer(self, folder: Path) -> RouterTrainer:

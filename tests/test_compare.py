@@ -195,16 +195,23 @@ def _key(item):
 
 def test_what_is_fitted_is_used_again_and_saved_runs_take_part(compared, monkeypatch, capsys):
     monkeypatch.chdir(compared.parents[2])
-    before = {p: p.stat().st_mtime_ns for p in compared.glob("fits/*/*/router/config.json")}
+    names = ("ridge", "bayes", "mlp")
+    files = [p for name in names for p in compared.glob(f"fits/{name}/*/router/config.json")]
+    before = {p: p.stat().st_mtime_ns for p in files}
     numbers = _rows(compared)["bayes"]
     saved = str(compared / "fits/ridge/seed_7/router")
     main(_command(routers=[saved, "bayes.yaml", "mlp.yaml"]))
-    assert before == {p: p.stat().st_mtime_ns for p in compared.glob("fits/*/*/router/config.json")}
+    assert len(files) == 4
+    assert before == {p: p.stat().st_mtime_ns for p in files}
     rows = _rows(compared)
     assert len(rows) == 4
     assert next(iter(rows)).endswith("fits_ridge_seed_7")
     assert rows["bayes"]["regret"] == numbers["regret"]
     assert "written" in capsys.readouterr().out
+    main(_command("--trainer.max_epochs", "2", routers=["bayes.yaml", "mlp.yaml"]))
+    assert all(p.stat().st_mtime_ns > before[p] for p in files if "ridge" not in str(p)), (
+        "trained otherwise: fitted anew"
+    )
 
 
 @pytest.mark.parametrize("more, message", [

@@ -13,7 +13,7 @@ from lightning import Trainer, seed_everything
 from ir3de.comparison.entries import Entry
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.files import replace_file
-from ir3de.routers import RandomRouter, SingleExpertRouter, load_router
+from ir3de.routers import RandomRouter, ReferenceRouter, SingleExpertRouter, load_router
 from ir3de.routers.artifact import CONFIG
 from ir3de.routers.router import Router
 
@@ -42,14 +42,14 @@ class Fitter:
 
     Args:
         data: The domains.
-        data_identity: The hash of the splits' text.
+        identity: What decides a fit beside the router's config: the splits' text, how it is read and trained on.
         make_trainer: Gives a trainer that writes into a folder.
         best_single: Gives the best single expert on so many validation sequences of each domain.
         seed: The first seed.
     """
 
     data: DomainDataModule
-    data_identity: str
+    identity: str
     make_trainer: Callable[[Path], Trainer]
     best_single: Callable[[int], str]
     seed: int
@@ -58,11 +58,13 @@ class Fitter:
         """Return the fit of an entry with its ``place``-th seed, and whether it was there already."""
         key = self._key(entry, place)
         known = read_fit(folder)
-        if known is not None and known.key == key and (folder / "router" / CONFIG).is_file():
-            return known, True
         seed_everything(self.seed + place, verbose=False)
         module = entry.module()
         router = module.router
+        # A reference costs nothing, and the best single expert hangs on the experts too.
+        keeps = not isinstance(router, ReferenceRouter)
+        if keeps and known is not None and known.key == key and (folder / "router" / CONFIG).is_file():
+            return known, True
         self.data.read_as(router)
         self.data.counts_training = False
         began = time.perf_counter()
@@ -90,7 +92,7 @@ class Fitter:
         return {name: int((domain_N == i).sum()) for i, name in enumerate(self.data.domain_names)}
 
     def _key(self, entry: Entry, place: int) -> str:
-        content = json.dumps([_VERSION, entry.config, self.data_identity, self.seed + place], sort_keys=True)
+        content = json.dumps([_VERSION, entry.config, self.identity, self.seed + place], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

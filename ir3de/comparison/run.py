@@ -46,6 +46,7 @@ class Comparison:
         prices: What a million tokens cost under each expert, where that is given.
         latencies: Seconds of an answer of each expert, where they are given.
         config: The run's resolved config, for the report.
+        fit_settings: What of it decides a fit beside the router's own config: how text is read and trained on.
     """
 
     data: DomainDataModule
@@ -58,6 +59,7 @@ class Comparison:
     prices: Mapping[str, float] | None = None
     latencies: Mapping[str, float] | None = None
     config: str = ""
+    fit_settings: str = ""
     failures: dict[str, str] = field(default_factory=dict)
 
     def run(self, routers: Sequence[str], *, seeds: int) -> None:
@@ -138,7 +140,8 @@ class Comparison:
         self, entries: Sequence[Entry], kinds: Mapping[str, Router | None], seeds: int, identity: Mapping[str, str]
     ) -> dict[tuple[str, int], Path]:
         """Return the folder of every fitted router by its name and seed; what fails is kept in ``failures``."""
-        digest = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
+        decides = json.dumps([dict(identity), self.fit_settings], sort_keys=True)
+        digest = hashlib.sha256(decides.encode()).hexdigest()
         fitter = Fitter(self.data, digest, self.make_trainer, self.best_single, self.seed)
         found: dict[tuple[str, int], Path] = {}
         work = []
