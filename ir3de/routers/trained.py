@@ -11,7 +11,7 @@ from ir3de.functional.ridge import Balance, domain_weights
 from ir3de.pretrained.described import described, features_from
 from ir3de.pretrained.features import SequenceFeatures
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers.artifact import ROUTER, Artifact
+from ir3de.routers.artifact import ROUTER, Artifact, sha256, tensor_bytes
 from ir3de.routers.router import Router, highest
 from ir3de.types import Batch, RoutingDecision
 
@@ -79,6 +79,10 @@ class TrainedRouter(Router):
 
     def settings(self) -> dict[str, Any]:
         return {"features": described(self.features), **self._settings}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the router is: other than of a closed-form one, its weights are no function of the rest."""
+        return super().identity() | {"weights": sha256(tensor_bytes(self.tensors()))}
 
     def tensors(self) -> dict[str, Tensor]:
         return dict(self.state_dict())

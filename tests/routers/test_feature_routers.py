@@ -149,6 +149,13 @@ def test_every_router_on_vectors_holds_to_the_contract(bert, name, tmp_path):
     assert type(load_router(tmp_path / "router")) is type(router)
 
 
+def test_routers_that_were_trained_otherwise_have_other_identities(bert):
+    once, twice = (fitted("mlp", bert) for _ in range(2))
+    assert once.identity_hash() == twice.identity_hash()
+    torch.nn.init.zeros_(twice.layers[-1].bias)
+    assert once.identity_hash() != twice.identity_hash()
+
+
 def test_the_contract_finds_what_does_not_hold(bert):
     class Padded(MLPRouter):
         def forward(self, input_ids, attention_mask):
