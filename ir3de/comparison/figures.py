@@ -73,7 +73,7 @@ def save_confusions(standings: Sequence[Standing], domains: Sequence[str], path:
     side = max(2.6, 0.5 * len(domains) + 0.6)
     figure = Figure(figsize=(side * columns + 1.2, (side + 0.5) * lines + 0.8), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False)
-    for axes, one in zip(grid.flat, shown, strict=False):
+    for axes, one in zip(list(grid.flat)[: len(shown)], shown, strict=True):
         counts_EE = np.asarray(one.row.confusion)
         share_EE = 100 * counts_EE / np.maximum(counts_EE.sum(axis=1, keepdims=True), 1)
         axes.imshow(share_EE, cmap="Blues", vmin=0, vmax=100)
@@ -122,7 +122,7 @@ def save_reliability(standings: Sequence[Standing], path: Path) -> bool:
     lines = -(-len(shown) // columns)
     figure = Figure(figsize=(3 * columns + 0.6, 3.1 * lines + 0.6), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    for axes, one in zip(grid.flat, shown, strict=False):
+    for axes, one in zip(list(grid.flat)[: len(shown)], shown, strict=True):
         assert one.reliability is not None, "kept above"
         counts = np.asarray(one.reliability.count)
         shown_K = counts >= FEWEST  # of a handful of sequences the accuracy says nothing

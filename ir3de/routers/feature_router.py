@@ -1,7 +1,7 @@
 """Closed-form routers over vectors of sequences: kept as they are, so that experts come and go exactly."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from ir3de.pretrained.described import described, features_from
 from ir3de.pretrained.features import SequenceFeatures
 from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.routers.artifact import Artifact
-from ir3de.routers.choose import Choice, ScoredChoice, accuracy_mean, best_choice
+from ir3de.routers.choose import accuracy_mean
 from ir3de.routers.closed_form import Accumulator, ClosedFormRouter
 from ir3de.routers.router import highest
 from ir3de.statistics.feature_rows import FeatureRows, RowAccumulator
@@ -42,17 +42,6 @@ class FeatureRouter(ClosedFormRouter[FeatureRows]):
     def score_features(self, features_BD: Tensor) -> Tensor:
         """Return scores ``(B, E)`` float64 for vectors ``(B, D)`` float32."""
 
-    @abstractmethod
-    def choices(self) -> list[Choice]:
-        """Return what is left to choose on validation data, the preferred first; empty where nothing is."""
-
-    def explore(self) -> Iterator[Choice]:
-        """Put the router into each of ``choices``, and yield it."""
-        for choice in self.choices():
-            self.put(choice)
-            self.solve(self._fitted())
-            yield choice
-
     @property
     def tokenizer(self) -> TextTokenizer:
         return self.features.tokenizer
@@ -66,18 +55,11 @@ class FeatureRouter(ClosedFormRouter[FeatureRows]):
     def accumulator(self, data: Any) -> Accumulator[FeatureRows]:
         return RowAccumulator(data, basis=self.basis(), num_features=self.features.num_features)
 
-    def solve_and_choose(self, statistics: FeatureRows) -> None:
-        """Solve, with what is open chosen by routing accuracy, mean over domains, on the validation vectors."""
-        self.scored = []
-        if self.choices():
-            features_MD, domain_M = statistics.validation()
-            if len(features_MD):
-                self.scored = [
-                    ScoredChoice(choice, accuracy_mean(highest(self.score_features(features_MD))[0], domain_M))
-                    for choice in self.explore()
-                ]
-            self.put(best_choice(self.scored) if self.scored else self.choices()[0])
-        self.solve(statistics)
+    def held_out_accuracy(self, statistics: FeatureRows) -> Callable[[], float] | None:
+        features_MD, domain_M = statistics.validation()
+        if not len(features_MD):
+            return None
+        return lambda: accuracy_mean(highest(self.score_features(features_MD))[0], domain_M)
 
     @property
     def unchecked(self) -> list[str]:

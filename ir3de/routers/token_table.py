@@ -1,7 +1,7 @@
 """Routers that are a table over the vocabulary: routing is a gather and a vote (DESIGN.md 3.2)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -18,7 +18,7 @@ from ir3de.functional.votes import (
     token_entropy,
     vote_shares,
 )
-from ir3de.routers.choose import Choice, ScoredChoice, ValidationBatches, best_choice
+from ir3de.routers.choose import ValidationBatches
 from ir3de.routers.closed_form import Accumulator, ClosedFormRouter
 from ir3de.statistics.accumulate import CountAccumulator, TrainingText
 from ir3de.statistics.token_counts import TokenCounts
@@ -54,17 +54,6 @@ class TokenTableRouter(ClosedFormRouter[TokenCounts]):
         """Whether the whole table of token scores is kept."""
         return True
 
-    @abstractmethod
-    def choices(self) -> list[Choice]:
-        """Return what is left to choose on validation data, the preferred first."""
-
-    def explore(self) -> Iterator[Choice]:
-        """Put the router into each of ``choices``, and yield it."""
-        for choice in self.choices():
-            self.put(choice)
-            self.solve(self._fitted())
-            yield choice
-
     def basis(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer.fingerprint, "vocab_size": self.tokenizer.vocab_size}
 
@@ -88,19 +77,9 @@ class TokenTableRouter(ClosedFormRouter[TokenCounts]):
         self.winner_V = torch.cat(winners).to(device)
         self.rank_V = ranks(torch.cat(entropies)).to(device)
 
-    def solve_and_choose(self, statistics: TokenCounts) -> None:
-        """Solve, with what is open chosen by routing accuracy, mean over domains, on the sequences that are kept.
-
-        A function of the statistics, so that an expert that was removed has left no trace in it. Where no domain has
-        validation data, the preferred choice is taken.
-        """
-        self.scored = []
-        if self.choices():
-            batches = ValidationBatches.of(statistics)
-            if batches.batches:
-                self.scored = [ScoredChoice(choice, batches.accuracy_mean(self)) for choice in self.explore()]
-            self.put(best_choice(self.scored) if self.scored else self.choices()[0])
-        self.solve(statistics)
+    def held_out_accuracy(self, statistics: TokenCounts) -> Callable[[], float] | None:
+        batches = ValidationBatches.of(statistics)
+        return (lambda: batches.accuracy_mean(self)) if batches.batches else None
 
     @property
     def unchecked(self) -> list[str]:
