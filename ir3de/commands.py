@@ -9,6 +9,7 @@ from rich.table import Table
 
 import ir3de.data.installed  # noqa: F401 - lets `--data` name these sources by their class alone
 from ir3de.console import console
+from ir3de.statistics.statistics import content_hash
 from ir3de.suggestions import RouterParser
 from ir3de.upkeep.change import add_expert, merge, remove_expert
 from ir3de.upkeep.inspect import RouterSummary, inspect
@@ -85,7 +86,7 @@ def _show(summary: RouterSummary) -> None:
         telling = " ".join(repr(token) for token in one.telling)
         facts = one.facts
         sequences = f"{facts.get('validation_sequences', 0):,}"
-        digest = facts["counts" if "counts" in facts else "gram"][:12]
+        digest = content_hash(facts)[:12]
         table.add_row(one.name, f"{facts['tokens']:,}", sequences, digest, telling, one.model or "-")
     out = console()
     out.print(table)

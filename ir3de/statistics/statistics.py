@@ -142,6 +142,11 @@ class Statistics(ABC, Generic[S]):
                     )
 
 
+def content_hash(facts: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a share holds, of its ``facts``: counts, a Gram matrix, or rows."""
+    return str(next(facts[key] for key in ("counts", "gram", "rows") if key in facts))
+
+
 def check_share(name: str, share: Share) -> None:
     """Refuse an expert that nothing was read for.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ir3de.routers import load_closed_form
 from ir3de.routers.artifact import ROUTER, read_artifact, sha256, tensor_bytes
+from ir3de.statistics.statistics import content_hash
 from ir3de.upkeep.certificate import PLATFORM, certificate_of
 
 
@@ -69,5 +70,5 @@ def _expert_difference(here: dict[str, Any] | None, there: dict[str, Any] | None
     if here is None or there is None:
         return "only in the other" if here is None else "not in the other"
     if here == there:
-        return f"{here['tokens']:,} tokens, {here['counts' if 'counts' in here else 'gram'][:16]}"
+        return f"{here['tokens']:,} tokens, {content_hash(here)[:16]}"
     return "differ in " + ", ".join(key for key in here if here[key] != there.get(key))

@@ -12,17 +12,20 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ir3de import files
 from ir3de.commands import COMMANDS
-from ir3de.routers import RidgeRouter, load_router
+from ir3de.routers import KNNRouter, LogisticRegressionRouter, RidgeRouter, TokenMeans, load_router
 from ir3de.routers.artifact import changing
+from ir3de.statistics.feature_rows import DomainRows, FeatureRows
 from ir3de.upkeep.certificate import certify
 from ir3de.upkeep.change import add_expert, merge, remove_expert
 from ir3de.upkeep.inspect import inspect
 from ir3de.upkeep.verify import verify
 from tests.helpers.counts import random_share, share, statistics
+from tests.helpers.models import save_model
 from tests.helpers.text import embeddings
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +75,26 @@ def test_an_expert_is_added_routed_to_removed_and_proved_to_be_gone(tmp_path, ro
     remove_expert(router, "biology")
     assert hashes(router) == before
     assert all(check.holds for check in verify(router, str(added.parent / "0000-fit.json")))
+
+
+@pytest.mark.parametrize("make", [KNNRouter, LogisticRegressionRouter])
+def test_a_router_on_vectors_goes_through_the_same_commands(tmp_path, make, capsys):
+    fitted = make(features=TokenMeans(save_model(tmp_path / "model")))
+    generator = np.random.default_rng(0)
+    shares = {name: DomainRows(generator.random((9, 16), "f4"), generator.random((4, 16), "f4")) for name in ("a", "b")}
+    fitted.fit(FeatureRows(shares, fitted.basis()))
+    router = str(tmp_path / "router")
+    fitted.save_pretrained(router)
+    before, certificate = hashes(router), str(certify(Path(router), "fit"))
+    text = write_texts(tmp_path / "text", range(5, 15))
+    COMMANDS["add-expert"](["--router", router, "--name", "new", "--data", text])
+    assert load_router(router).expert_names == ("a", "b", "new")
+    COMMANDS["inspect"](["--router", router])
+    assert "new" in capsys.readouterr().out
+    COMMANDS["remove-expert"](["--router", router, "--name", "new"])
+    COMMANDS["verify"](["--router", router, "--against", certificate])
+    assert hashes(router) == before
+    assert "verified" in capsys.readouterr().out
 
 
 def test_adding_is_the_fit_that_knew_it_all_along(tmp_path, router):
