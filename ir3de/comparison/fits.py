@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from ir3de.files import replace_file
 from ir3de.routers import RandomRouter, ReferenceRouter, SingleExpertRouter, load_router
 from ir3de.routers.artifact import CONFIG
 from ir3de.routers.router import Router
+from ir3de.runs import global_rank
 
 RECORD = "fit.json"
 _VERSION = 1  # raise it when a fit of the same config gives another router
@@ -65,6 +67,8 @@ class Fitter:
         keeps = not isinstance(router, ReferenceRouter)
         if keeps and known is not None and known.key == key and (folder / "router" / CONFIG).is_file():
             return known, True
+        if global_rank() == 0:  # checkpoints and curves of another fit, or of one that was killed
+            shutil.rmtree(folder, ignore_errors=True)
         self.data.read_as(router)
         self.data.counts_training = False
         began = time.perf_counter()
