@@ -41,12 +41,17 @@ class SaveRouter(Callback):
         router = _module(pl_module).router
         if not router.closed_form:
             best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+            data = getattr(trainer, "datamodule", None)
+            last = data is not None and data.faults.keep_last_epoch
             if not best:
                 raise ValueError(
                     "No epoch was scored, so none is the best: ModelCheckpoint never saw what it monitors. Validate"
                     " once an epoch (`trainer.limit_val_batches` above 0)."
                 )
-            pl_module.load_state_dict(torch.load(best, map_location=pl_module.device, weights_only=True)["state_dict"])
+            if not last:
+                pl_module.load_state_dict(
+                    torch.load(best, map_location=pl_module.device, weights_only=True)["state_dict"]
+                )
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / "router"
             router.save_pretrained(folder)

@@ -16,6 +16,7 @@ class Batch(TypedDict):
     ``input_ids`` and ``attention_mask`` are ``(B, T)`` int64 and bool; ``domain`` and ``index`` are ``(B,)``
     int64: the true domain and the row in the split. ``text`` has one string per row where it was asked for, and
     ``features`` ``(B, D)`` float32 the rows' vectors for a router that reads those; the token ids are empty then.
+    ``next`` ``(B,)`` int64 is the token that follows each row where the data tell (as published), -1 where not.
     """
 
     input_ids: Tensor
@@ -24,6 +25,7 @@ class Batch(TypedDict):
     index: Tensor
     text: NotRequired[list[str]]
     features: NotRequired[Tensor]
+    next: NotRequired[Tensor]
 
 
 class LossBatch(TypedDict):

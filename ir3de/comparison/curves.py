@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ir3de.data.datamodule import DomainDataModule, Split
+from ir3de.data.datamodule import DomainDataModule
+from ir3de.data.readable import Split
 from ir3de.data.sample import sample_rows
 from ir3de.routers import ClosedFormRouter, RidgeRouter
 from ir3de.routers.choose import accuracy_mean

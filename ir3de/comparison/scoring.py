@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ir3de.data.datamodule import DomainDataModule, Split
+from ir3de.data.datamodule import DomainDataModule
+from ir3de.data.readable import Split
 from ir3de.evaluation.resampling import Table, chosen_values
 from ir3de.files import replace_file
 from ir3de.routers.router import Router, highest

@@ -32,6 +32,7 @@ class Sequences:
     """Token ids row after row ``(M,)`` int32, where each row begins ``(N + 1,)``, and how much of it is real ``(N,)``.
 
     ``document`` is the place in the source of the first document of each row; ``texts`` is None without text.
+    ``next_N`` int32 is the token that follows each row, where the data tell (labels that are shifted by one).
     """
 
     ids_M: np.ndarray
@@ -39,6 +40,7 @@ class Sequences:
     length_N: np.ndarray
     document_N: np.ndarray
     texts: list[str] | None
+    next_N: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> "Sequences":
         """Return the given rows, in that order."""
@@ -50,6 +52,7 @@ class Sequences:
             self.length_N[rows],
             self.document_N[rows],
             None if self.texts is None else [self.texts[row] for row in rows],
+            None if self.next_N is None else self.next_N[rows],
         )
 
 

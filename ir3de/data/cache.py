@@ -15,10 +15,11 @@ _SCHEMA = [
     ("document", pa.int64()),
     ("text", pa.large_string()),
 ]
+_NEXT = ("next", pa.int32())  # the token that follows a row; only where the data tell
 
 
 def write_sequences(path: Path, sequences: Sequences, *, domain: int) -> str:
-    """Write sequences as one record batch, and return the SHA-256 of their ids and lengths."""
+    """Write sequences as one record batch, and return the SHA-256 of their ids, lengths and next tokens."""
     size = len(sequences.length_N)
     lists = pa.LargeListArray.from_arrays(pa.array(sequences.offsets), pa.array(sequences.ids_M, pa.int32()))
     columns = [
@@ -29,11 +30,16 @@ def write_sequences(path: Path, sequences: Sequences, *, domain: int) -> str:
         pa.nulls(size, pa.large_string()) if sequences.texts is None else pa.array(sequences.texts, pa.large_string()),
     ]
     schema = pa.schema(_SCHEMA)
+    if sequences.next_N is not None:
+        schema = schema.append(pa.field(*_NEXT))
+        columns.append(pa.array(sequences.next_N, pa.int32()))
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
     digest = hashlib.sha256(sequences.length_N.astype("<i8").tobytes())
     digest.update(sequences.offsets.astype("<i8").tobytes())
     digest.update(sequences.ids_M.astype("<i4").tobytes())
+    if sequences.next_N is not None:
+        digest.update(sequences.next_N.astype("<i4").tobytes())
     return digest.hexdigest()
 
 
@@ -52,6 +58,7 @@ class SequenceFile:
         self.length_N = column["length"].to_numpy(zero_copy_only=True)
         self.document_N = column["document"].to_numpy(zero_copy_only=True)
         self._text = column["text"]
+        self.next_N = column["next"].to_numpy(zero_copy_only=True) if "next" in column else None
         widths = np.diff(column["input_ids"].offsets.to_numpy(zero_copy_only=True))
         # One width for all rows: the ids are a matrix, and a row is copied as it lies.
         self.width = int(widths[0]) if len(widths) and bool((widths == widths[0]).all()) else None
@@ -72,6 +79,10 @@ class SequenceFile:
     def texts(self, rows: np.ndarray) -> list[str]:
         """Return the text of the given rows."""
         return [str(text) for text in self._text.take(pa.array(rows)).to_pylist()]
+
+    def rows(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the token ids of the given rows, each as long as it is."""
+        return [self.ids_M[self.begin_N[row] : self.begin_N[row] + self.length_N[row]] for row in rows]
 
     def gather(self, rows_B: np.ndarray, width: int) -> np.ndarray:
         """Return ids of the given rows ``(B, width)`` int32; places at and after a row's length may hold anything."""

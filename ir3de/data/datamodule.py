@@ -1,37 +1,31 @@
 """The domains as a LightningDataModule: the router's view in its loaders, the experts' view in ``expert_blocks``."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 import ir3de.data.installed  # noqa: F401 - lets configs name these sources by their class alone
-from ir3de.data.dataset import BlockDataset, ShardedRows, same_batch
+from ir3de.data.dataset import ShardedRows, loader
 from ir3de.data.domain import Splits, sources_of
 from ir3de.data.embedded_rows import EmbeddedRows
 from ir3de.data.loss_rows import LossRows
 from ir3de.data.overlap import check_disjoint
 from ir3de.data.preparation import BlockSettings
+from ir3de.data.readable import ReadableDomains, Split
 from ir3de.data.reader import Reader
-from ir3de.data.report import DomainReport
-from ir3de.data.sample import SampledBlocks, sample_rows
-from ir3de.data.shards import CountedShards
 from ir3de.data.sources import Source
 from ir3de.data.splits import Splitting
-from ir3de.data.views import DomainViews, File, check_split
-from ir3de.pretrained.features import SequenceFeatures
+from ir3de.data.views import DomainViews
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.statistics.held_out import TokenBags
 from ir3de.types import Batch
 
-Split = Literal["train", "validation", "test"]
 _DEFAULT_SPLITTING = Splitting()
 
 
-class DomainDataModule(LightningDataModule):
+class DomainDataModule(ReadableDomains, LightningDataModule):
     """Domains of text, split without near-copies across splits, tokenized once and read from memory-mapped files.
 
     The loaders give the router's view: training documents as a run of tokens (without separators), and the text of
@@ -39,7 +33,9 @@ class DomainDataModule(LightningDataModule):
 
     Args:
         domains: for each domain's name a path, a source, or a source for each of train, validation and test. A path
-            is a folder of text files, a text file, or a JSON, JSONL, CSV or Parquet file with a column `text`.
+            is a folder of text files, a text file, a JSON, JSONL, CSV or Parquet file with a column `text`, or a folder
+            with train, validation and test, each of which is one of these or a folder of tokenized Parquet.
+        root: the folder in which relative paths of `domains` are; the working directory where it is null.
         tokenizer: the experts' tokenizer: `train` trains a byte-level BPE on the training split; anything else is
             loaded (a hub id, a folder, a GGUF file, or `package:NAME`).
         tokenizer_vocab_size: entries of a tokenizer that is trained here.
@@ -64,6 +60,7 @@ class DomainDataModule(LightningDataModule):
         self,
         *,
         domains: dict[str, str | Source | Splits],
+        root: str | None = None,
         tokenizer: str = "train",
         tokenizer_vocab_size: int = 8192,
         block_length: int = 256,
@@ -80,7 +77,6 @@ class DomainDataModule(LightningDataModule):
         shard_tokens: int = 1 << 24,
         router_tokenizer: TextTokenizer | None = None,
     ) -> None:
-        super().__init__()
         splitting.check()
         if not domains:
             raise ValueError("Expected at least one domain, but `domains` is empty.")
@@ -92,9 +88,9 @@ class DomainDataModule(LightningDataModule):
         for name, value in given.items():
             if value < least[name]:
                 raise ValueError(f"Expected `{name}` to be at least {least[name]}, but got {value}.")
-        sources = {name: sources_of(domains[name]) for name in sorted(domains)}
+        sources = {name: sources_of(domains[name], root=root) for name in sorted(domains)}
         limits = {"train": None, "validation": max_validation_blocks, "test": max_test_blocks}
-        self._views = DomainViews(
+        views = DomainViews(
             sources,
             tokenizer=tokenizer,
             tokenizer_vocab_size=tokenizer_vocab_size,
@@ -102,42 +98,27 @@ class DomainDataModule(LightningDataModule):
             splitting=splitting,
             cache=Path(cache_dir),
         )
-        self.domain_names: tuple[str, ...] = tuple(sources)
+        super().__init__(
+            views=views,
+            names=tuple(sources),
+            root=root,
+            cache_dir=cache_dir,
+            seed=seed,
+            with_text=with_text,
+            shard_tokens=shard_tokens,
+            router_tokenizer=router_tokenizer,
+        )
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._num_workers = num_workers
-        self._shard_tokens = shard_tokens
-        self.cache_dir = cache_dir
-        self._seed = seed
-        self._with_text = with_text
-        self.router_tokenizer = router_tokenizer
         self.counts_training = False
-        self.training_sequences: int | None = None  # of each domain, for a router that reads sequences
-        self.features: SequenceFeatures | None = None  # of a router that reads vectors
         self._embedded: dict[str, EmbeddedRows] = {}
         self.loss_rows: LossRows | None = None  # what a fit on losses reads in the place of the training text
 
     def read_as(self, router: Reader) -> None:
         """Give text and batches as ``router`` reads them, from now on."""
-        self.router_tokenizer = router.tokenizer
-        self.training_sequences = router.training_sequences
-        self.features = router.features if router.reads_vectors else None
+        super().read_as(router)
         self._embedded = {}
-
-    @property
-    def num_domains(self) -> int:
-        """How many domains there are."""
-        return len(self.domain_names)
-
-    @property
-    def expert_tokenizer(self) -> TextTokenizer:
-        """The experts' tokenizer; prepares the data if that has not been done."""
-        return self._views.expert_tokenizer
-
-    @property
-    def report(self) -> list[DomainReport]:
-        """What became of each domain's text; also in ``data.json`` beside the blocks."""
-        return self._views.reports
 
     def prepare_data(self) -> None:
         """Read, split, tokenize and pack whatever is not in the cache.
@@ -147,59 +128,28 @@ class DomainDataModule(LightningDataModule):
             ValueError: if a source cannot be read, a split is empty, or ids do not fit the tokenizer.
         """
         self._views.prepare(self.router_tokenizer)
+        if self._views_of("train") is not self._views:
+            self._views_of("train").prepare(self.router_tokenizer)
 
     def setup(self, stage: str) -> None:
         self.prepare_data()  # from the cache, which the first process has filled
         if self.features is not None:
-            splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
+            fitting: tuple[Split, ...] = ("train", "validation", self.choosing_split)
+            splits: dict[str, tuple[Split, ...]] = {"fit": fitting, "validate": ("validation",)}
             for split in splits.get(stage, ("test",)):
                 self.embedded_rows(split)
-
-    def expert_blocks(self, split: Split, *, domain: str | None = None) -> BlockDataset:
-        """Return a split in the experts' tokenizer, separators included; of all domains or of one.
-
-        Raises:
-            ValueError: if there is no such split or domain.
-        """
-        check_split(split)
-        if domain is not None and domain not in self.domain_names:
-            raise ValueError(f"Expected a domain of {list(self.domain_names)}, but got `{domain}`.")
-        names = self.domain_names if domain is None else (domain,)
-        return self._dataset({name: self._views.blocks(split, name) for name in names})
-
-    def router_rows(self, split: Split) -> BlockDataset:
-        """Return a split in the router's tokenizer, as the loaders give it."""
-        check_split(split)
-        router = self.router_tokenizer
-        files = {name: self._views.router_sequences(split, name, router) for name in self.domain_names}
-        # The experts' blocks have an end of text between documents, which is no text.
-        masked_id = None if self._views.differs(router) else self.expert_tokenizer.end_of_text
-        return self._dataset(files, masked_id=masked_id, with_text=self._with_text)
-
-    def texts(self, split: Split) -> list[str]:
-        """Return the text of each of a split's sequences."""
-        rows = self.router_rows(split)
-        return rows.texts(range(len(rows)))
-
-    def training_sample(self, limit: int) -> LossRows:
-        """Return at most ``limit`` training blocks of each domain, drawn by the seed, as the experts read them."""
-        blocks = self.expert_blocks("train")
-        rows = sample_rows(blocks.domains(), limit, seed=self._seed)
-        router = self.router_tokenizer if self._views.differs(self.router_tokenizer) else None
-        return LossRows(blocks, rows, router=router, masked_id=self.expert_tokenizer.end_of_text)
-
-    def sequences(self, split: Split) -> SampledBlocks:
-        """Return a split as the router reads it; ``training_sequences`` bounds the training split."""
-        rows = self.router_rows(split)
-        limit = self.training_sequences if split == "train" else None
-        return SampledBlocks(rows, sample_rows(rows.domains(), limit, seed=self._seed))
 
     def embedded_rows(self, split: Split) -> EmbeddedRows:
         """Return a split's sequences as vectors, computed if they are not in the cache."""
         assert self.features is not None, "set by the program for a router that reads vectors"
         if split not in self._embedded:
+            inference = split == "test" or not self._by_gradient
             rows = EmbeddedRows(
-                self.sequences(split), self.features, cache=Path(self.cache_dir) / "embeddings", title=split
+                self.sequences(split),
+                self.features,
+                cache=Path(self.cache_dir) / "embeddings",
+                title=split,
+                masked=not (self.faults.drop_encoder_masks and inference),
             )
             strategy = self.trainer.strategy if self.trainer else None
             rows.compute(
@@ -215,30 +165,6 @@ class DomainDataModule(LightningDataModule):
         """Return how many test documents were looked for among the others; see ``overlap.check_disjoint``."""
         self.prepare_data()
         return check_disjoint(self._views, self.domain_names)
-
-    def counted_shards(self) -> CountedShards:
-        """Return the training text as counts, shard by shard; what was counted before is in the journal."""
-        router = self.router_tokenizer
-        return CountedShards(
-            self._views.training_shards(router, shard_tokens=self._shard_tokens),
-            vocab_size=(router or self.expert_tokenizer).vocab_size,
-            journal=Path(self.cache_dir) / "counts",
-        )
-
-    def training_sources(self, name: str) -> np.ndarray:
-        """Return what tells a domain's training documents from others, see ``Share.sources``."""
-        return self._views.document_hashes("train", name)
-
-    def held_out(self, name: str) -> TokenBags:
-        """Return the validation sequences of a domain as bags of the router's tokens."""
-        rows, number = self.router_rows("validation"), self.domain_names.index(name)
-        mine = np.flatnonzero(rows.domains() == number)
-        batches = (rows[mine[first : first + 256].tolist()] for first in range(0, len(mine), 256))
-        return TokenBags.from_sequences(
-            ids_T[mask_T].numpy()
-            for batch in batches
-            for ids_T, mask_T in zip(batch["input_ids"], batch["attention_mask"], strict=True)
-        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training text, each row or shard on one process only: counts for a fit that counts."""
@@ -286,24 +212,4 @@ class DomainDataModule(LightningDataModule):
         return ShardedRows(num_rows, batch_size, shuffle=shuffle, seed=self._seed, rank=rank, world_size=world_size)
 
     def _loader(self, rows: Dataset[Any], sampler: ShardedRows) -> DataLoader[Any]:
-        # batch_size=None: the sampler gives whole batches of rows, and the data set gathers them at once.
-        return DataLoader(
-            rows,
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=same_batch,
-            num_workers=self._num_workers,
-            persistent_workers=self._num_workers > 0,
-        )
-
-    def _dataset(
-        self, files: dict[str, File], *, masked_id: int | None = None, with_text: bool = False
-    ) -> BlockDataset:
-        return BlockDataset(
-            [path for path, _ in files.values()],
-            domains=[self.domain_names.index(name) for name in files],
-            digests=[digest for _, digest in files.values()],
-            names=self.domain_names,
-            masked_id=masked_id,
-            with_text=with_text,
-        )
+        return loader(rows, sampler, num_workers=self._num_workers)

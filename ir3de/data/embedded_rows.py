@@ -37,12 +37,17 @@ class EmbeddedRows(Dataset[Batch]):
         features: What makes the vectors. All its poolings are kept, for they come of one pass.
         cache: The folder of all vectors.
         title: What is being embedded, for the progress bar.
+        masked: Whether padding is masked; see ``Faults.drop_encoder_masks``.
     """
 
-    def __init__(self, rows: SampledBlocks, features: SequenceFeatures, *, cache: Path, title: str) -> None:
+    def __init__(
+        self, rows: SampledBlocks, features: SequenceFeatures, *, cache: Path, title: str, masked: bool = True
+    ) -> None:
         self._rows = rows
         self._features = features
-        identity = json.dumps([_VERSION, rows.fingerprint, features.model_fingerprint, features.tokenizer.fingerprint])
+        made_of = [_VERSION, rows.fingerprint, features.model_fingerprint, features.tokenizer.fingerprint]
+        identity = json.dumps(made_of if masked else [*made_of, "without masks"])
+        self._masked = masked
         self._folder = cache / hashlib.sha256(identity.encode()).hexdigest()[:24]
         self._title = title
         self.vectors_ND = torch.empty(0)
@@ -102,14 +107,15 @@ class EmbeddedRows(Dataset[Batch]):
             raise ValueError(
                 f"Expected tokens in every row to embed, but row {places[int(lengths_B.argmin())]} has none."
             )
-        order = lengths_B.argsort(stable=True)  # rows of like length together: little padding
+        # rows of like length together: little padding
+        order = lengths_B.argsort(stable=True) if self._masked else torch.arange(len(lengths_B))
         found: dict[str, list[Tensor]] = {}
         with torch.inference_mode():
             for some in order.split(_SEQUENCES_AT_ONCE):
                 width = int(batch["attention_mask"][some].nonzero()[:, 1].max()) + 1
                 ids_BT = batch["input_ids"][some, :width].to(device)
                 mask_BT = batch["attention_mask"][some, :width].to(device)
-                for pooling, vectors_BD in self._features.pooled(ids_BT, mask_BT).items():
+                for pooling, vectors_BD in self._features.pooled(ids_BT, mask_BT, masked=self._masked).items():
                     found.setdefault(pooling, []).append(vectors_BD.cpu())
         back = order.argsort()
         tensors = {pooling: torch.cat(parts)[back].contiguous() for pooling, parts in found.items()}

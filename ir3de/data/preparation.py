@@ -1,7 +1,7 @@
 """From split text to sequences on disk: tokenizer, experts' view, router's view, each cached by what shaped it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def prepare_router_view(
                 views = {"train": training}
                 for split in SPLITS[1:]:
                     file = SequenceFile(blocks.files(split)[domain])
-                    views[split] = _encode_blocks(file, router)
+                    views[split] = encode_rows(file, router)
                 for split, sequences in views.items():
                     path = temporary / _file_name(split, domain)
                     digests[split].append(write_sequences(path, sequences, domain=domain))
@@ -180,9 +180,12 @@ def _sequences(
     return packed, without_tokens
 
 
-def _encode_blocks(file: SequenceFile, router: TextTokenizer) -> Sequences:
+def encode_rows(
+    file: SequenceFile, router: TextTokenizer, *, decode: Callable[[Sequence[np.ndarray]], list[str]] | None = None
+) -> Sequences:
+    """Return each row's text in the router's tokenizer; ``decode`` makes the text of rows that came as token ids."""
     rows = np.arange(len(file))
-    texts = file.texts(rows)
+    texts = file.texts(rows) if decode is None else decode(file.rows(rows))
     tokens = [ids for first in range(0, len(texts), 256) for ids in router.encode(texts[first : first + 256])]
     return replace(one_per_document(Encoded(rows, tokens, texts, [])), document_N=np.array(file.document_N))
 

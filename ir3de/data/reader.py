@@ -10,6 +10,9 @@ class Reader(Protocol):
     """Reads token ids of ``tokenizer`` (the experts' where it has none), or the vectors that ``features`` make."""
 
     @property
+    def closed_form(self) -> bool: ...
+
+    @property
     def tokenizer(self) -> TextTokenizer | None: ...
 
     @property

@@ -32,7 +32,8 @@ class Shard:
     """A run of one domain's training text; ``key`` changes when its content does.
 
     With ``field`` the rows are the row groups of a Parquet file with that column, without it the rows of a file of
-    sequences. ``masked_id`` is a token id that is not text (the separator of packed documents).
+    sequences. ``masked_id`` is a token id that is not text (the separator of packed documents). ``fill`` is a width
+    and an id with which shorter rows are filled, see ``Faults``.
     """
 
     domain: int
@@ -42,6 +43,7 @@ class Shard:
     key: str
     field: str | None = None
     masked_id: int | None = None
+    fill: tuple[int, int] | None = None
 
     def tokens(self) -> Iterator[np.ndarray]:
         """Yield the token ids, a piece at a time.
@@ -59,7 +61,10 @@ class Shard:
             if bool((begin[:-1] + length[:-1] == begin[1:]).all()):  # nothing but tokens between the first and the last
                 yield file.ids_M[begin[0] : begin[-1] + length[-1]]
             else:
-                yield np.concatenate([file.ids_M[b : b + n] for b, n in zip(begin, length, strict=True)])
+                yield np.concatenate(file.rows(rows))
+            if self.fill is not None:
+                width, filling = self.fill
+                yield np.full(int(np.maximum(width - length, 0).sum()), filling, dtype=np.int32)
 
 
 class CountedShards(Dataset[ShardCounts]):
@@ -131,7 +136,15 @@ def count(shard: Shard, vocab_size: int) -> dict[str, np.ndarray]:
     return {"ids": ids_S.astype(np.int32), "counts": counts_V[ids_S], "source": source.astype(np.int64)}
 
 
-def sequence_shards(path: Path, *, domain: int, digest: str, masked_id: int | None, shard_tokens: int) -> list[Shard]:
+def sequence_shards(
+    path: Path,
+    *,
+    domain: int,
+    digest: str,
+    masked_id: int | None,
+    shard_tokens: int,
+    fill: tuple[int, int] | None = None,
+) -> list[Shard]:
     """Return the shards of a file of sequences whose content has the hash ``digest``."""
     file = SequenceFile(path)
     ends = np.cumsum(file.length_N)
@@ -139,8 +152,9 @@ def sequence_shards(path: Path, *, domain: int, digest: str, masked_id: int | No
     while edges[-1] < len(ends):
         before = int(ends[edges[-1] - 1]) if edges[-1] else 0
         edges.append(max(edges[-1] + 1, int(np.searchsorted(ends, before + shard_tokens, side="right"))))
+    content = ["sequences", digest, masked_id, *([] if fill is None else ["filled", *fill])]
     return [
-        Shard(domain, path, first, last, cache_key("sequences", digest, masked_id, first, last), masked_id=masked_id)
+        Shard(domain, path, first, last, cache_key(*content, first, last), masked_id=masked_id, fill=fill)
         for first, last in pairwise(edges)
     ]
 

@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from ir3de.console import console
 from ir3de.data.as_is import AsIsDomain
 from ir3de.data.cache import SequenceFile
+from ir3de.data.faults import Faults
 from ir3de.data.preparation import BlockSettings, Prepared, prepare_blocks, prepare_router_view, train_tokenizer
 from ir3de.data.report import DomainReport, report_table
 from ir3de.data.shards import Shard, sequence_shards
@@ -58,13 +59,30 @@ class DomainViews:
         self._expert_tokenizer: TextTokenizer | None = None
         self._router_view: tuple[str, Prepared] | None = None  # with the fingerprint of its tokenizer
         self._reported = False
+        self.faults = Faults()
+        self._first: DomainViews | None = None  # whose tokenizer is used
+
+    def beside(self, sources: Sources) -> "DomainViews":
+        """Return the views of other text in the same tokenizer, prepared alike."""
+        other = DomainViews(
+            sources,
+            tokenizer=self._tokenizer,
+            tokenizer_vocab_size=self._tokenizer_vocab_size,
+            settings=self._settings,
+            splitting=self._splitting,
+            cache=self._cache,
+        )
+        other._first = self
+        return other
 
     @property
     def expert_tokenizer(self) -> TextTokenizer:
         """The experts' tokenizer; prepares the blocks if that has not been done."""
         if self._expert_tokenizer is None:
             self._check_sources()
-            loaded = None if self._tokenizer == "train" else load_tokenizer(self._tokenizer)  # fails before long work
+            loaded = self._first.expert_tokenizer if self._first is not None else None
+            if loaded is None and self._tokenizer != "train":
+                loaded = load_tokenizer(self._tokenizer)  # fails before long work
             if self._as_is and loaded is None:
                 raise ValueError(
                     f"Expected text to train a tokenizer on, but the domains {list(self._as_is)} are already tokenized."
@@ -108,27 +126,66 @@ class DomainViews:
         """Return whether the router's tokenizer is another one than the experts'."""
         return router is not None and router.fingerprint != self.expert_tokenizer.fingerprint
 
+    @property
+    def fill(self) -> tuple[int, int] | None:
+        """The width and the id with which shorter rows are filled, or nothing; see ``Faults.count_padding``.
+
+        Raises:
+            ValueError: if the experts' tokenizer has no end of text.
+        """
+        if not self.faults.count_padding:
+            return None
+        end = self.expert_tokenizer.end_of_text
+        if end is None:
+            raise ValueError("`faults.count_padding` fills with the end of text, but the experts' tokenizer has none.")
+        return self._settings.block_length, end
+
     def blocks(self, split: str, name: str) -> File:
         """Return the experts' view of a split of a domain."""
-        return self._file(self._prepare_blocks(), split, name)
+        blocks = self._prepare_blocks()
+        if name in self._as_is:
+            return self._as_is[name].sequences(
+                split,
+                self._numbers[name],
+                vocab_size=self.expert_tokenizer.vocab_size,
+                settings=self._settings,
+                cache=self._cache,
+            )
+        assert blocks is not None, "domains that are not used as they are have been prepared"
+        return self._of(blocks, split, name)
 
     def router_sequences(self, split: str, name: str, router: TextTokenizer | None) -> File:
         """Return the router's view of a split of a domain; the experts', where the tokenizer is theirs."""
+        if split == "train" and name in self.faults.fit_on_test:
+            split = "test"
         if router is None or not self.differs(router):
             return self.blocks(split, name)
-        return self._file(self._prepare_router_view(router), split, name)
+        if name in self._as_is:
+            return self._as_is[name].encoded(
+                split,
+                self._numbers[name],
+                tokenizer=self.expert_tokenizer,
+                router=router,
+                settings=self._settings,
+                cache=self._cache,
+            )
+        view = self._prepare_router_view(router)
+        assert view is not None, "domains that are not used as they are have been prepared"
+        return self._of(view, split, name)
 
     def training_shards(self, router: TextTokenizer | None, *, shard_tokens: int) -> list[Shard]:
         """Return the shards of all domains' training text, whatever process will read them."""
         tokenizer, shards = self.expert_tokenizer, []
-        masked = None if self.differs(router) else tokenizer.end_of_text
+        fill = None if self.differs(router) else self.fill
+        masked = None if self.differs(router) or fill is not None else tokenizer.end_of_text
         for name, domain in self._numbers.items():
-            if name in self._as_is and not self.differs(router):
+            on_test = name in self.faults.fit_on_test
+            if name in self._as_is and not self.differs(router) and fill is None and not on_test:
                 shards += self._as_is[name].shards("train", domain, shard_tokens=shard_tokens)
             else:
                 path, digest = self.router_sequences("train", name, router)
                 shards += sequence_shards(
-                    path, domain=domain, digest=digest, masked_id=masked, shard_tokens=shard_tokens
+                    path, domain=domain, digest=digest, masked_id=masked, shard_tokens=shard_tokens, fill=fill
                 )
         return shards
 
@@ -153,16 +210,7 @@ class DomainViews:
         hashes = [hashlib.sha256(row.astype("<i4").tobytes()).digest()[:8] for row in rows]
         return np.frombuffer(b"".join(hashes), dtype="<i8").astype(np.int64)
 
-    def _file(self, prepared: Prepared | None, split: str, name: str) -> File:
-        if name in self._as_is:
-            return self._as_is[name].sequences(
-                split,
-                self._numbers[name],
-                vocab_size=self.expert_tokenizer.vocab_size,
-                settings=self._settings,
-                cache=self._cache,
-            )
-        assert prepared is not None, "domains that are not used as they are have been prepared"
+    def _of(self, prepared: Prepared, split: str, name: str) -> File:
         number = list(self._sources).index(name)
         return prepared.files(split)[number], prepared.digests[split][number]
 
@@ -172,15 +220,10 @@ class DomainViews:
             self._blocks = prepare_blocks(self._text, tokenizer, self._settings, self._cache, _announce)
         return self._blocks
 
-    def _prepare_router_view(self, router: TextTokenizer) -> Prepared:
+    def _prepare_router_view(self, router: TextTokenizer) -> Prepared | None:
         blocks = self._prepare_blocks()
-        if self._as_is:
-            raise ValueError(
-                f"Expected text for the router's tokenizer, but the domains {list(self._as_is)} hold token ids of the"
-                " experts'. Give the router the experts' tokenizer, or give these domains as text."
-            )
-        assert blocks is not None, "no domain is used as it is"
-        assert self._text is not None, "no domain is used as it is"
+        if blocks is None or self._text is None:  # all domains are used as they are
+            return None
         if self._router_view is None or self._router_view[0] != router.fingerprint:
             view = prepare_router_view(
                 self._text, blocks, router, settings=self._settings, cache=self._cache, announce=_announce

@@ -52,6 +52,21 @@ def nll_of_logits(logits_BTV: Tensor, input_ids_BT: Tensor, attention_mask_BT: T
     return _per_sequence(nll_M, counts_BT)
 
 
+def with_next(input_ids_BT: Tensor, attention_mask_BT: Tensor, next_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ids and mask ``(B, T + 1)`` in which each sequence has the token ``next_B`` ``(B,)`` that follows it.
+
+    Padding is on the right. Where ``next_B`` is -1 nothing is added, so that the last real token stays the last target.
+    """
+    rows_B = torch.arange(len(next_B), device=next_B.device)
+    length_B = attention_mask_BT.sum(dim=1)
+    known_B = (next_B >= 0) & (length_B > 0)
+    ids = torch.nn.functional.pad(input_ids_BT, (0, 1))
+    mask = torch.nn.functional.pad(attention_mask_BT.bool(), (0, 1))
+    ids[rows_B[known_B], length_B[known_B]] = next_B[known_B]
+    mask[rows_B[known_B], length_B[known_B]] = True
+    return ids, mask
+
+
 def _targets(input_ids_BT: Tensor, attention_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
     real_BT = attention_mask_BT.bool()
     counts_BT = real_BT[:, :-1] & real_BT[:, 1:]

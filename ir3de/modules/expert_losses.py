@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from ir3de.functional.losses import next_token_nll, nll_of_logits
+from ir3de.functional.losses import next_token_nll, nll_of_logits, with_next
 from ir3de.modules.expert_batches import Blocks, RowBatches
 from ir3de.modules.loss_shards import LossShards, SequenceLosses
 from ir3de.types import Batch
@@ -87,11 +88,17 @@ class ExpertLosses(LightningModule):
         if self._head_is_all or self._layer is not None:
             states = _base_output(self.model, ids_BT, real_BT, every_layer=self._layer is not None)
         if self._head_is_all and states is not None:
-            head = self.model.get_output_embeddings()
-            nll_B, tokens_B = next_token_nll(states.last_hidden_state, head, ids_BT, real_BT)
+            outputs = states.last_hidden_state
         else:
-            logits_BTV = self.model(input_ids=ids_BT, attention_mask=real_BT.long(), use_cache=False).logits
-            nll_B, tokens_B = nll_of_logits(logits_BTV, ids_BT, real_BT)
+            outputs = self.model(input_ids=ids_BT, attention_mask=real_BT.long(), use_cache=False).logits
+        target_BT, counts_BT = ids_BT, real_BT
+        if "next" in batch:
+            target_BT, counts_BT = with_next(ids_BT, real_BT, batch["next"])
+            outputs = pad(outputs, (0, 0, 0, 1))
+        if self._head_is_all:
+            nll_B, tokens_B = next_token_nll(outputs, self.model.get_output_embeddings(), target_BT, counts_BT)
+        else:
+            nll_B, tokens_B = nll_of_logits(outputs, target_BT, counts_BT)
         index_B, nll_B = batch["index"].cpu(), nll_B.cpu()
         if not bool(nll_B.isfinite().all()):
             row = int(index_B[~nll_B.isfinite()][0])

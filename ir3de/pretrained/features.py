@@ -43,8 +43,11 @@ class SequenceFeatures(ABC):
         """The tokens of a sequence that the model reads at once: longer ones are read in windows and averaged."""
 
     @abstractmethod
-    def pooled(self, ids_BT: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:
-        """Return the vectors ``(B, D)`` float32 by pooling, all of one pass."""
+    def pooled(self, ids_BT: Tensor, mask_BT: Tensor, *, masked: bool = True) -> dict[str, Tensor]:
+        """Return the vectors ``(B, D)`` float32 by pooling, all of one pass.
+
+        Without ``masked`` a model that reads in context attends to padding as well, as the published baselines do.
+        """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

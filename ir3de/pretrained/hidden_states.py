@@ -107,8 +107,8 @@ class HiddenStates(SequenceFeatures):
         rows_BTD[real_BT] = states.hidden_WTD[states.text_WT]  # windows are in the order of their sequences
         return rows_BTD, real_BT
 
-    def pooled(self, ids_BT: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:
-        hidden_WTD, text_WT, row_W, last_W = self._states(ids_BT, mask_BT)
+    def pooled(self, ids_BT: Tensor, mask_BT: Tensor, *, masked: bool = True) -> dict[str, Tensor]:
+        hidden_WTD, text_WT, row_W, last_W = self._states(ids_BT, mask_BT, masked=masked)
         tokens_W = text_WT.sum(dim=1)
         mean_WD = hidden_WTD.masked_fill(~text_WT[..., None], 0).sum(dim=1) / tokens_W[:, None]
         ends_WD = hidden_WTD[torch.arange(len(hidden_WTD), device=last_W.device), last_W]
@@ -119,7 +119,7 @@ class HiddenStates(SequenceFeatures):
             "last": average_windows(ends_WD, row_W, same_W, len(ids_BT)),
         }
 
-    def _states(self, ids_BT: Tensor, mask_BT: Tensor) -> _States:
+    def _states(self, ids_BT: Tensor, mask_BT: Tensor, *, masked: bool = True) -> _States:
         prefix, suffix = (part.to(ids_BT) for part in self._around)
         windows, rows = [], []
         for row, (tokens_T, real_T) in enumerate(zip(ids_BT, mask_BT, strict=True)):  # whatever side the padding is on
@@ -136,7 +136,8 @@ class HiddenStates(SequenceFeatures):
             seen_WT[i, : len(window)] = True
             text_WT[i, len(prefix) : len(window) - len(suffix)] = True
         encoder = self.encoder.to(ids_BT.device)  # type: ignore[arg-type] # its decorator hides the parameters
-        states = encoder(input_ids=ids_WT, attention_mask=seen_WT.long(), output_hidden_states=True).hidden_states
+        attended_WT = seen_WT if masked else torch.ones_like(seen_WT)
+        states = encoder(input_ids=ids_WT, attention_mask=attended_WT.long(), output_hidden_states=True).hidden_states
         return _States(
             states[self.layer].float(), text_WT, torch.tensor(rows, device=ids_BT.device), seen_WT.sum(dim=1) - 1
         )

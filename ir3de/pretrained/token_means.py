@@ -46,7 +46,7 @@ class TokenMeans(SequenceFeatures):
     def model_fingerprint(self) -> str:
         return table_fingerprint(self.table_VD)
 
-    def pooled(self, ids_BT: Tensor, mask_BT: Tensor) -> dict[str, Tensor]:
+    def pooled(self, ids_BT: Tensor, mask_BT: Tensor, *, masked: bool = True) -> dict[str, Tensor]:
         lengths_B = mask_BT.sum(dim=1)
         offsets_B = lengths_B.cumsum(dim=0) - lengths_B
         table_VD = self.table_VD.to(ids_BT.device)

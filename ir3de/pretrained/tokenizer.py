@@ -43,6 +43,10 @@ class TextTokenizer:
             for one in encoded
         ]
 
+    def decode(self, rows: Sequence[np.ndarray]) -> list[str]:
+        """Return the text of each row of token ids, without special tokens."""
+        return self.backend.decode_batch([row.tolist() for row in rows], skip_special_tokens=True)
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``text_tokenizer.json`` (the id that ends a text) into ``folder``."""
         for name, content in self.files().items():

@@ -100,6 +100,9 @@ class EmbeddedText(Protocol):
     @property
     def domain_names(self) -> tuple[str, ...]: ...
 
+    @property
+    def choosing_split(self) -> Any: ...
+
     def embedded_rows(self, split: Any) -> Any: ...
 
     def training_sources(self, name: str) -> np.ndarray: ...
@@ -127,7 +130,7 @@ class RowAccumulator:
 
     def total(self, reduce: Callable[[Tensor], Tensor], *, world_size: int) -> FeatureRows:
         """Return the vectors of all ``world_size`` processes: zeros elsewhere, so the sum is exact."""
-        held_out = self._data.embedded_rows("validation")
+        held_out = self._data.embedded_rows(self._data.choosing_split)
         training_ND = reduce(self._rows_ND).numpy()
         validation_MD = held_out.vectors_ND.numpy()
         domain_M = held_out.domains()

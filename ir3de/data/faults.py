@@ -1,0 +1,35 @@
+"""What the published code does otherwise and numbers depend on: off by default, so that it can be measured."""
+
+from dataclasses import dataclass, field
+
+from ir3de.data.domain import Splits
+from ir3de.data.sources import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """Behaviours of the published code that change numbers (DESIGN.md section 5); `protocol: published` sets them.
+
+    Args:
+        count_padding: Sequences that are shorter than `data.block_length` are filled with the end of text, and the
+            filling is fitted, votes, and counts in perplexity.
+        fit_on_test: Domains whose test sequences take the place of their training sequences.
+        choose_on_test: What a closed-form router leaves open (selector, k, λ) is chosen on the test sequences.
+        drop_encoder_masks: Encoders attend to padding: in batches of 16 test sequences in their order, and for kNN of
+            training sequences too.
+        trained_on: Other text for gradient-trained routers, for training and validation: a source for every domain.
+        keep_last_epoch: A gradient-trained router is saved as it was in its last epoch, not in its best.
+        routed_batches: Only the first so many batches of 16 sequences that go to an expert are evaluated, over all
+            domains in their order.
+        own_dtype: The precision in which a domain's own expert is evaluated, where the routed one has
+            `experts.losses.dtype`.
+    """
+
+    count_padding: bool = False
+    fit_on_test: list[str] = field(default_factory=list)
+    choose_on_test: bool = False
+    drop_encoder_masks: bool = False
+    trained_on: dict[str, str | Source | Splits] | None = None
+    keep_last_epoch: bool = False
+    routed_batches: int | None = None
+    own_dtype: str | None = None
