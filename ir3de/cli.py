@@ -1,17 +1,15 @@
 """The command line: named configs, subcommands, and one sentence for every user's mistake."""
 
-import argparse
 import json
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,52 +18,21 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ir3de.commands import COMMANDS
 from ir3de.comparison.run import Comparison
-from ir3de.configs import inline_parts, load_config
+from ir3de.configs import inline_parts, place_experts
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.evaluation.report import matrix_table
-from ir3de.experts.loss_settings import LossSettings
 from ir3de.files import replace_file
 from ir3de.modules.router_module import RouterModule
-from ir3de.modules.train_experts import ExpertRecipe
 from ir3de.routers import LossOracleRouter, RidgeRouter, SingleExpertRouter, load_router
 from ir3de.runs import RunFolder
-from ir3de.suggestions import RouterParser, with_suggestion
+from ir3de.settings import NamedConfig, add_settings
+from ir3de.suggestions import RouterParser
 from ir3de.tracking import Tracking, finish_wandb, make_loggers
 from ir3de.trainer import Experts, RouterTrainer
 
 TRACEBACK = "IR3DE_TRACEBACK"
 OWN_COMMANDS = ("train-experts", "losses", "compare")
-# What the stages of expert training set themselves.
-STAGE_ARGUMENTS = {"callbacks", "logger", "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time"}
-STAGE_ARGUMENTS |= {
-    "default_root_dir",
-    "enable_checkpointing",
-    "limit_train_batches",
-    "reload_dataloaders_every_n_epochs",
-    "val_check_interval",
-    "check_val_every_n_epoch",
-    "num_sanity_val_steps",
-    "limit_val_batches",
-    "use_distributed_sampler",
-}
-
-
-class NamedConfig(ActionConfigFile):
-    """``--config quickstart.yaml``, found by name, with its parts in place."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        inline = values.lstrip().startswith("{")  # what ``inline_parts`` made of a part
-        try:
-            config = json.loads(values) if inline else load_config(values)
-            known = {action.dest.split(".")[0] for action in parser._actions}
-            for key in config:
-                if key not in known:
-                    raise ValueError(with_suggestion(f"No action for key '{key}'", parser))
-            super().__call__(parser, cfg, json.dumps(config), option_string)
-        except (OSError, ValueError, TypeError) as error:
-            where = "" if inline else f"in config {values}: "
-            raise argparse.ArgumentError(None, f"{where}{error}") from error
 
 
 class RouterCLI(LightningCLI):
@@ -97,38 +64,36 @@ class RouterCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default="unnamed", help="The run's name: its folder is RUNS/NAME.")
-        parser.add_argument("--runs", type=str, default="runs", help="The folder that all runs are written to.")
-        parser.add_argument(
-            "--experts.bank",
-            type=str | dict[str, str] | None,
-            default=None,
-            help="Where the experts are: a folder with one per domain, or a mapping from each domain to a folder or "
-            "hub id, a .pth checkpoint, a GGUF file or an adapter. Null: RUNS/NAME/experts, which train-experts fills.",
-        )
-        parser.add_class_arguments(ExpertRecipe, "experts.module")
-        parser.add_class_arguments(
-            Trainer, "experts.trainer", instantiate=False, fail_untyped=False, skip=STAGE_ARGUMENTS
-        )
-        parser.add_class_arguments(LossSettings, "experts.losses")
-        for key, what in (("prices", "price of a million tokens"), ("latencies", "seconds of an answer")):
-            parser.add_argument(
-                f"--experts.{key}",
-                type=dict[str, float] | None,
-                default=None,
-                help=f"The {what} under each expert, by domain: `compare` reports what a router spends.",
-            )
-        parser.add_class_arguments(Tracking, "wandb")
+        add_settings(parser)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return every subcommand with the arguments that are not the user's."""
-        own = {
-            "train-experts": {"model", "datamodule"},
-            "losses": {"model", "datamodule"},
-            "compare": {"model", "datamodule"},
-        }
+        own = {command: {"model", "datamodule"} for command in OWN_COMMANDS}
         return LightningCLI.subcommands() | own
+
+    def before_instantiate_classes(self) -> None:
+        """Put the bank's expert where a router's config names one."""
+        if self.subcommand is not None:
+            config = self.config[str(self.subcommand)]
+            placed = self._place_experts(config.model.router.as_dict())
+            for key, value in placed.get("init_args", {}).items():
+                config.model.router.init_args[key] = value
+
+    def _place_experts(self, router: dict[str, Any]) -> dict[str, Any]:
+        config = self.config[str(self.subcommand)]
+        bank, domains = config.experts.bank, config.data.domains
+        if not isinstance(bank, Mapping):
+            folder = Path(config.runs) / config.name / "experts" if bank is None else Path(bank)
+            bank = {name: str(folder / name) for name in domains}
+        tokenizer = config.data.tokenizer
+        placed: dict[str, Any] = place_experts(router, bank, tokenizer=None if tokenizer == "train" else tokenizer)
+        return placed
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        if self.subcommand is not None:
+            self.datamodule.read_with(self._get(self.config_init, "faults"))
 
     def instantiate_trainer(self, **kwargs: Any) -> RouterTrainer:
         """Build the trainer on this run's folder, with CSV and W&B loggers unless the config names others."""
@@ -138,7 +103,7 @@ class RouterCLI(LightningCLI):
         elif self.subcommand in ("validate", "test", "predict"):
             self.run = RunFolder.newest(runs, name)
         else:
-            self.run = RunFolder(runs / name / ("comparison" if self.subcommand == "compare" else "experts"))
+            self.run = RunFolder(runs / name / (self._comparison() if self.subcommand == "compare" else "experts"))
         if self._get(self.config_init, "trainer").get("logger") in (None, True):
             kwargs["logger"] = self.subcommand != "compare" and self._loggers(name)
         trainer = super().instantiate_trainer(default_root_dir=str(self.run.path), **kwargs)
@@ -159,19 +124,24 @@ class RouterCLI(LightningCLI):
         if tracking.mode != "disabled":
             finish_wandb()
         config = self._parser(self.subcommand).dump(self.config["compare"], skip_unset=False)
-        decides = {key: yaml.safe_load(config)[key] for key in ("data", "trainer")}
+        decides = {key: yaml.safe_load(config)[key] for key in ("data", "trainer", "faults")}
         self.trainer.comparison = Comparison(
             self.datamodule,
             self.run.path,
             make_trainer=self._fit_trainer,
             make_table=lambda: self.trainer.experts.table(self.datamodule),
             best_single=lambda limit: self.trainer.experts.best_single(self.datamodule, limit=limit),
+            routers=self._get(self.config_init, "routers"),
             seed=int(self._get(self.config_init, "seed_everything", default=42)),
             tracking=None if tracking.mode == "disabled" else tracking,
             prices=self._get(self.config_init, "experts.prices"),
             latencies=self._get(self.config_init, "experts.latencies"),
             config=config,
             fit_settings=json.dumps(decides, sort_keys=True),
+            setting=self._get(self.config_init, "setting"),
+            protocol=self._get(self.config_init, "protocol"),
+            other=self.run.path.with_name(self._comparison(other=True)),
+            place_experts=self._place_experts,
         )
 
     def _fit_trainer(self, folder: Path) -> RouterTrainer:
@@ -182,6 +152,10 @@ class RouterCLI(LightningCLI):
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 10}
         own = {"callbacks": deepcopy(callbacks), "default_root_dir": str(folder), "logger": logger}
         return RouterTrainer(**given | quiet | own)
+
+    def _comparison(self, *, other: bool = False) -> str:
+        corrected = self._get(self.config_init, "protocol") == "corrected"
+        return "comparison" if corrected != other else "comparison_published"
 
     def before_fit(self) -> None:
         self._check_domains()
@@ -244,6 +218,7 @@ class RouterCLI(LightningCLI):
         """Put the run's router in the place of the config's, which must not say otherwise."""
         self._save_config(f"config.{self.subcommand}.yaml")
         asked = self.model.router
+        self._check_protocol()
         saved = load_router(self.run.path / "router", own=type(asked))
         differing = [
             f"`{key}` {saved.settings().get(key)} there, {value} here"
@@ -259,6 +234,18 @@ class RouterCLI(LightningCLI):
             )
         self.model.router = saved
         self.datamodule.read_as(saved)
+
+    def _check_protocol(self) -> None:
+        """Refuse to evaluate by another protocol than the one that the router was fitted by."""
+        path = self.run.path / "config.yaml"
+        there = (yaml.safe_load(path.read_text()) if path.is_file() else {}).get("faults") or {}
+        here = json.loads(json.dumps(self.config[str(self.subcommand)].faults.as_dict(), default=str))
+        differing = [f"`faults.{key}` {there[key]} there, {here[key]} here" for key in there if there[key] != here[key]]
+        if differing:
+            raise ValueError(
+                f"The router in `{self.run.path}` was fitted by another protocol ({'; '.join(differing)})."
+                " Fit again with this one, or give `--protocol` and the keys of `faults` as they were."
+            )
 
     def _loggers(self, name: str, stage: str | None = None) -> list[Logger]:
         tracking: Tracking = self._get(self.config_init, "wandb")

@@ -1,14 +1,15 @@
 """Configs by name: found in the working directory or in ``configs/``, and composed of parts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-PARTS = ("data", "experts", "model", "trainer")
+PARTS = ("data", "experts", "model", "trainer", "prepare", "reasoning")
 SUFFIXES = (".yaml", ".yml")
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 
@@ -49,7 +50,7 @@ def load_config(name: str) -> dict[str, Any]:
         ValueError: if a file is not a mapping, not YAML, or has a key twice.
     """
     path = find_config(name)
-    config = read_config(path)
+    config = with_protocol(read_config(path))
     for part in PARTS:
         value = config.get(part)
         if isinstance(value, str) and value.endswith(SUFFIXES):
@@ -61,13 +62,50 @@ def load_config(name: str) -> dict[str, Any]:
     return config
 
 
+def with_protocol(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config with what its ``protocol`` sets, under what it says itself.
+
+    Raises:
+        FileNotFoundError: if there is no such protocol.
+    """
+    protocol = config.get("protocol")
+    if protocol is None:
+        return config
+    settings = read_config(find_config(f"protocols/{protocol}.yaml"))
+    own = config.get("published") if protocol == "published" else None
+    return _merged(_merged(settings, own or {}), config)
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of both, those of ``over`` where both have one."""
+    both = [key for key in under if isinstance(under[key], dict) and isinstance(over.get(key), dict)]
+    return {**under, **over, **{key: _merged(under[key], over[key]) for key in both}}
+
+
 def inline_parts(arguments: Sequence[str]) -> list[str]:
-    """Rewrite ``--model routers/mlp.yaml`` as the config that it stands for, so that parts are found by name too."""
+    """Rewrite ``--model routers/mlp.yaml`` as the config that it stands for, so that parts are found by name too.
+
+    ``--protocol published`` stands for what it sets, with what the configs before it say of it.
+    """
     rewritten: list[str] = []
     rest = list(arguments)
+    published: dict[str, Any] = {}
     while rest:
         argument = rest.pop(0)
         option, equals, value = argument.partition("=")
+        if option in ("--protocol", "--config", "-c") and not equals and rest:
+            value = rest.pop(0)
+        if option in ("--config", "-c"):
+            rewritten += [option, value]
+            with suppress(OSError, ValueError):  # the parser says what is wrong with it
+                published = read_config(find_config(value)).get("published") or published
+            continue
+        if option == "--protocol" and (find_config("protocols/published.yaml").parent / f"{value}.yaml").is_file():
+            rewritten += ["--config", json.dumps(with_protocol({"protocol": value, "published": published or None}))]
+            continue
+        if option == "--protocol":  # the parser says what there is
+            rewritten += [option, value]
+            continue
         if option.removeprefix("--") not in PARTS or not option.startswith("--"):
             rewritten.append(argument)
             continue
@@ -95,3 +133,32 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"Expected `{path}` to be a mapping of keys to values, but got {type(config).__name__}.")
     return config
+
+
+EXPERT = "expert:"
+
+
+def place_experts(config: Any, bank: Mapping[str, str], *, tokenizer: str | None) -> Any:
+    """Return a router's config with the bank's expert in the place of each ``embeddings: expert:NAME``.
+
+    ``expert:first`` is the bank's first. ``tokenizer`` is the data's, where it was not trained here: a published
+    checkpoint has none of its own.
+
+    Raises:
+        ValueError: if the bank has no such expert.
+    """
+    if isinstance(config, list):
+        return [place_experts(one, bank, tokenizer=tokenizer) for one in config]
+    if not isinstance(config, dict):
+        return config
+    placed = {key: place_experts(value, bank, tokenizer=tokenizer) for key, value in config.items()}
+    given = placed.get("embeddings")
+    if isinstance(given, str) and given.startswith(EXPERT):
+        name = given.removeprefix(EXPERT)
+        name = next(iter(bank)) if name == "first" else name
+        if name not in bank:
+            raise ValueError(f"Expected `embeddings: {given}` to name one of the experts {list(bank)}, or first.")
+        placed["embeddings"] = bank[name]
+        if tokenizer is not None:
+            placed["tokenizer"] = tokenizer
+    return placed

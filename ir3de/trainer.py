@@ -1,7 +1,7 @@
 """A Trainer whose methods are the subcommands: Lightning's own, and those for the experts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from ir3de.comparison.entries import DEFAULT
 from ir3de.comparison.run import Comparison
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.data.loss_rows import LossRows
 from ir3de.data.sample import SampledBlocks, sample_rows
 from ir3de.evaluation.verdict import best_single_expert
-from ir3de.experts.bank import ExpertBank
+from ir3de.experts.bank import DTypeName, ExpertBank
 from ir3de.experts.loss_settings import LossSettings
 from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable, read_score_table
@@ -90,7 +89,12 @@ class Experts:
         bank = self._bank(data)
         data.prepare_data()
         bank.check_tokenizer(data.expert_tokenizer)
-        table = self._losses_of(bank, data.expert_blocks("test"), data, average=True)
+        blocks = data.expert_blocks("test")
+        table = self._losses_of(bank, blocks, data, average=True)
+        own_dtype = data.faults.own_dtype
+        if own_dtype not in (None, bank.dtype):
+            other = self._losses_of(self._bank(data, dtype=own_dtype), blocks, data, average=False)
+            table = replace(table, own_nll_N=other.own_N)
         path = Path(data.cache_dir) / "losses" / f"{table.key}.parquet"
         rank_zero_info(f"The losses of {len(table.tokens_N)} test sequences are in {path}")
         return table
@@ -125,10 +129,10 @@ class Experts:
             average=average,
         )
 
-    def _bank(self, data: DomainDataModule) -> ExpertBank:
+    def _bank(self, data: DomainDataModule, *, dtype: DTypeName | None = None) -> ExpertBank:
         names, settings = list(data.domain_names), self.loss_settings
         given: dict[str, Any] = {
-            "dtype": settings.dtype,
+            "dtype": dtype or settings.dtype,
             "residence": settings.residence,
             "adapter_base": settings.adapter_base,
         }
@@ -173,7 +177,6 @@ class RouterTrainer(Trainer):
         self,
         model: RouterModule,
         datamodule: DomainDataModule,
-        routers: list[str] = list(DEFAULT),  # noqa: B006 - never changed; the CLI shows it
         seeds: int = 3,
     ) -> None:
         """Fit routers on the same data, score all on the same test sequences, time them, and report.
@@ -183,11 +186,9 @@ class RouterTrainer(Trainer):
         Args:
             model: Not used.
             datamodule: The domains.
-            routers: Names of configs in configs/routers, paths of configs, or folders of saved routers; the others are
-                tested against the first.
             seeds: How many seeds a router is fitted with in which something is drawn.
         """
-        self.comparison.run(routers, seeds=seeds)
+        self.comparison.run(seeds=seeds)
 
 
 register_strategy()

@@ -14,7 +14,7 @@ LEVELS = {
     "modules": 4,
     "evaluation": 5, "runs": 4, "configs": 5, "tracking": 5, "suggestions": 5,
     "upkeep": 6, "comparison": 6,
-    "commands": 7, "trainer": 7,
+    "commands": 7, "trainer": 7, "settings": 7,
     "cli": 8,
 }  # fmt: skip
 FILES = sorted(ROOT.glob("ir3de/**/*.py")) + sorted(ROOT.glob("callbacks/*.py"))

@@ -1,7 +1,7 @@
 """What is compared: routers by the names of their configs, and saved ones by their folders."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,10 +49,13 @@ class _ModuleParser(RouterParser):
         raise ValueError(with_suggestion(message, self))
 
 
-def find_entries(routers: Sequence[str]) -> list[Entry]:
+def find_entries(
+    routers: Sequence[str], *, place_experts: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> list[Entry]:
     """Return what ``routers`` name: ``knn``, ``routers/knn.yaml``, a config of one's own, or a saved router's folder.
 
-    A folder may be the router's own or that of its run.
+    A folder may be the router's own or that of its run. ``place_experts`` puts the bank's experts where a config names
+    them.
 
     Raises:
         FileNotFoundError: if a config is not found.
@@ -65,7 +68,7 @@ def find_entries(routers: Sequence[str]) -> list[Entry]:
             entries.append(Entry(_slug(str(folder).removesuffix("/router")), None, folder.resolve()))
         else:
             name = given if given.endswith((".yaml", ".yml")) else f"routers/{given}.yaml"
-            entries.append(Entry(_slug(Path(name).stem), read_config(find_config(name)), None))
+            entries.append(Entry(_slug(Path(name).stem), place_experts(read_config(find_config(name))), None))
     names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -2,13 +2,14 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 
+from ir3de.comparison.published import PROTOCOLS, Measured, measured, published_table
 from ir3de.comparison.standings import Difference, Standing, table_columns, table_row
 from ir3de.console import console
 from ir3de.evaluation.verdict import Interval
@@ -36,6 +37,10 @@ class Report:
     machine: str
     frozen: str
     config: str
+    setting: str | None = None
+    protocol: str = "corrected"
+    faults: list[str] = field(default_factory=list)
+    by_other_protocol: Measured = field(default_factory=dict)
 
     @property
     def first(self) -> Standing:
@@ -44,7 +49,13 @@ class Report:
 
     def tables(self) -> list[tuple[str, list[str], list[list[str]]]]:
         """Return the report's tables: title, columns and cells."""
-        return [self.quality_table(), self.domain_table(), self.cost_table()]
+        tables = [self.quality_table(), self.domain_table(), self.cost_table()]
+        return tables if self.setting is None else [self.published_table(self.setting), *tables]
+
+    def published_table(self, setting: str) -> tuple[str, list[str], list[list[str]]]:
+        """Return the paper's figures beside those of this comparison, and of the one by the other protocol."""
+        (other,) = (one for one in PROTOCOLS if one != self.protocol)
+        return published_table(setting, {self.protocol: measured(self.standings), other: self.by_other_protocol})
 
     def quality_table(self) -> tuple[str, list[str], list[list[str]]]:
         """Return what each router keeps, and whether it differs from the first one."""
@@ -124,11 +135,16 @@ class Report:
         trained = {sum(one.fit.training_sequences.values()): one.name for one in self.standings if one.fit is not None}
         windowed = {one.name: one.fit.windowed for one in self.standings if one.fit is not None and one.fit.windowed}
         several = [one.name for one in self.standings if one.seeds > 1]
+        faulty = f" Faults that are on: {', '.join(self.faults)} (docs/protocols.md)." if self.faults else ""
+        checked = f"{self.checked_documents:,} test documents were looked for among those of training and validation"
+        apart = "not where `faults.fit_on_test` fits on them" if "fit_on_test" in self.faults else "none is there"
+        chosen = "on test data, as published," if "choose_on_test" in self.faults else "on validation data"
+        frozen = "" if "choose_on_test" in self.faults else " before a test sequence was read"
         notes = [
-            f"Test sequences, of so many documents: {documents}. {self.checked_documents:,} test documents were looked"
-            " for among the training and validation documents: none is there.",
-            "Every choice (settings, epochs, k, λ, temperature) was made on validation data and frozen before a test"
-            f" sequence was read (SHA-256 of choices.json: {self.frozen[:16]}…).",
+            f"Protocol: {self.protocol}.{faulty}",
+            f"Test sequences, of so many documents: {documents}. {checked}: {apart}.",
+            f"Every choice (settings, epochs, k, λ, temperature) was made {chosen} and frozen{frozen}"
+            f" (SHA-256 of choices.json: {self.frozen[:16]}…).",
             "In brackets: 95% intervals, a bootstrap of 1,000 resamples over documents with all of their sequences,"
             f" the same draws for all. p: two-sided, paired, against {self.first.name}; not corrected for the number of"
             " routers.",
@@ -176,18 +192,24 @@ def write_report(report: Report, folder: Path) -> None:
 
 def _print(report: Report, folder: Path) -> None:
     out = console()
-    title, columns, rows = report.quality_table()
-    table = Table(title=title, title_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
-    for cells in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in cells))
+    if report.setting is not None:
+        out.print(_shown(*report.published_table(report.setting)))
+    table = _shown(*report.quality_table())
     table.caption = "In brackets: 95% intervals over documents. The report has costs, domains, figures and notes."
     out.print(table)
     for name, why in report.failures.items():
         out.print(f"[red]{name} failed[/red]: {why}", soft_wrap=True)
     for file in (CSV, MARKDOWN, PAGE):
         out.print(f"[green]written[/green] {folder / file}", soft_wrap=True)
+
+
+def _shown(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    table = Table(title=title, title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for cells in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in cells))
+    return table
 
 
 def _number(value: float | None, how: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -15,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from ir3de.comparison.drawing import draw
 from ir3de.comparison.entries import Entry, find_entries, seeds_of
 from ir3de.comparison.fits import Fit, Fitter, fitted_router, read_fit
-from ir3de.comparison.report import Report, write_report
+from ir3de.comparison.published import read_measured
+from ir3de.comparison.report import JSON, Report, write_report
 from ir3de.comparison.scored import score_all, stand
 from ir3de.comparison.scoring import DECISIONS, write_decisions
 from ir3de.comparison.tracking import track
@@ -41,11 +43,16 @@ class Comparison:
         make_trainer: Gives a trainer that writes into a folder.
         make_table: Gives the test split's losses or scores under every expert.
         best_single: Gives the best single expert on so many validation sequences of each domain.
+        routers: What is compared: names of configs, paths of configs, or folders of saved routers.
         seed: The first seed, which also draws resamples.
         tracking: How W&B is told, if at all.
         prices: What a million tokens cost under each expert, where that is given.
         latencies: Seconds of an answer of each expert, where they are given.
         config: The run's resolved config, for the report.
+        setting: Which of the paper's settings this is, if any.
+        protocol: The protocol by which the config says that it measures.
+        other: The folder of the comparison by the other protocol.
+        place_experts: Puts the bank's experts where a router's config names them.
         fit_settings: What of it decides a fit beside the router's own config: how text is read and trained on.
     """
 
@@ -54,16 +61,21 @@ class Comparison:
     make_trainer: Callable[[Path], Trainer]
     make_table: Callable[[], Table]
     best_single: Callable[[int], str]
+    routers: Sequence[str]
     seed: int
     tracking: Tracking | None
     prices: Mapping[str, float] | None = None
     latencies: Mapping[str, float] | None = None
     config: str = ""
+    setting: str | None = None
+    protocol: str = "corrected"
+    other: Path | None = None
     fit_settings: str = ""
+    place_experts: Callable[[dict[str, Any]], dict[str, Any]] = dict
     failures: dict[str, str] = field(default_factory=dict)
 
-    def run(self, routers: Sequence[str], *, seeds: int) -> None:
-        """Compare ``routers``; those with something drawn in them are fitted with so many seeds.
+    def run(self, *, seeds: int) -> None:
+        """Compare the routers; those with something drawn in them are fitted with so many seeds.
 
         Raises:
             FileNotFoundError: if a config or an expert is missing.
@@ -72,7 +84,7 @@ class Comparison:
         """
         if seeds < 1:
             raise ValueError(f"Expected `seeds` to be at least 1, but got {seeds}.")
-        entries = find_entries(routers)
+        entries = find_entries(self.routers, place_experts=self.place_experts)
         kinds = {entry.name: None if entry.config is None else entry.module().router for entry in entries}
         costs = {"prices": self.prices, "latencies": self.latencies}
         for key, given in costs.items():
@@ -116,6 +128,10 @@ class Comparison:
             machine=f"{platform.machine()}, {torch.get_num_threads()} threads",
             frozen=hashlib.sha256((self.folder / FROZEN).read_bytes()).hexdigest(),
             config=self.config,
+            setting=self.setting,
+            protocol=self.protocol,
+            faults=self.data.faults.on,
+            by_other_protocol={} if self.other is None else read_measured(self.other / JSON),
         )
         write_report(report, self.folder)
         if self.tracking is not None:

@@ -51,16 +51,21 @@ class Standing:
 
 
 def quality_rows(
-    decisions: Mapping[str, Tensor], table: Table, document_N: Tensor, *, seed: int
+    decisions: Mapping[str, Tensor], table: Table, document_N: Tensor, *, seed: int, routed_limit: int | None
 ) -> tuple[dict[str, VerdictRow], dict[str, dict[str, Difference]]]:
-    """Return the verdict's row of every router, and its differences to the first one; ``decisions`` are ``(S, N)``."""
-    verdict = make_verdict(decisions, table, document_N=document_N, seed=seed, references=False)
+    """Return the verdict's row of every router, and its differences to the first one; ``decisions`` are ``(S, N)``.
+
+    ``routed_limit`` is ``make_verdict``'s."""
+    verdict = make_verdict(
+        decisions, table, document_N=document_N, seed=seed, references=False, routed_limit=routed_limit
+    )
     rows = {row.router: row for row in [*verdict.routers, *verdict.references]}
     single_N = torch.full_like(table.domain_N, table.expert_names.index(best_single_expert(table)))
     every: dict[str, Tensor | None] = dict(decisions)
     if WEIGHT_AVERAGE_NAME in rows:
         every[WEIGHT_AVERAGE_NAME] = None
-    resampled = resample(every, table, document_N, single_N=single_N, seed=seed)
+    limits = dict.fromkeys(decisions, routed_limit)
+    resampled = resample(every, table, document_N, single_N=single_N, seed=seed, limits=limits)
     first = next(iter(decisions))
     differences: dict[str, dict[str, Difference]] = {}
     for name, of_router in resampled.items():

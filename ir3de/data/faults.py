@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from ir3de.data.domain import Splits
 from ir3de.data.sources import Source
+from ir3de.experts.bank import DTypeName
+
+_BATCH = 16  # sequences of a batch in the published code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +21,7 @@ class Faults:
         drop_encoder_masks: Encoders attend to padding: in batches of 16 test sequences in their order, and for kNN of
             training sequences too.
         trained_on: Other text for gradient-trained routers, for training and validation: a source for every domain.
+        freeze_pooler: MoDEM's pooler stays as it was drawn.
         keep_last_epoch: A gradient-trained router is saved as it was in its last epoch, not in its best.
         routed_batches: Only the first so many batches of 16 sequences that go to an expert are evaluated, over all
             domains in their order.
@@ -30,6 +34,23 @@ class Faults:
     choose_on_test: bool = False
     drop_encoder_masks: bool = False
     trained_on: dict[str, str | Source | Splits] | None = None
+    freeze_pooler: bool = False
     keep_last_epoch: bool = False
     routed_batches: int | None = None
-    own_dtype: str | None = None
+    own_dtype: DTypeName | None = None
+
+    def __post_init__(self) -> None:
+        if self.routed_batches is not None and self.routed_batches < 1:
+            raise ValueError(
+                f"Expected `faults.routed_batches` to be at least 1 or null, but got {self.routed_batches}."
+            )
+
+    @property
+    def routed_limit(self) -> int | None:
+        """How many sequences of those that go to an expert are evaluated; all where it is ``None``."""
+        return None if self.routed_batches is None else _BATCH * self.routed_batches
+
+    @property
+    def on(self) -> list[str]:
+        """The names of those that are on."""
+        return [name for name, value in vars(self).items() if value not in (None, False, [])]

@@ -19,15 +19,30 @@ def chosen_values(table: Table, expert_N: Tensor) -> Tensor:
     return table.values_NE.gather(1, expert_N[:, None]).squeeze(1)
 
 
+def first_routed(expert_N: Tensor, limit: int | None) -> Tensor:
+    """Return ``(N,)`` bool: which sequences are among the first ``limit`` that go to their expert; all without one."""
+    if limit is None:
+        return torch.ones_like(expert_N, dtype=torch.bool)
+    place_NE = torch.nn.functional.one_hot(expert_N).cumsum(dim=0)
+    return place_NE.gather(1, expert_N[:, None]).squeeze(1) <= limit
+
+
 def resample(
-    decisions: Mapping[str, Tensor | None], table: Table, document_N: Tensor, *, single_N: Tensor, seed: int
+    decisions: Mapping[str, Tensor | None],
+    table: Table,
+    document_N: Tensor,
+    *,
+    single_N: Tensor,
+    seed: int,
+    limits: Mapping[str, int | None],
 ) -> dict[str, Resampled]:
     """Return the resampled metrics of each router, all on the same draws of documents.
 
     ``decisions`` are experts ``(S, N)`` int64, a row for each seed over which metrics are averaged, or ``None`` for
-    the average of weights, which decides nothing. ``single_N`` is the expert that the oracle's gain is counted from.
+    the average of weights, which decides nothing. ``single_N`` is the expert that the oracle's gain is counted from,
+    and ``limits`` how many sequences an expert is given of a router, see ``first_routed``.
     """
-    fixed = [table.weights_N.double(), chosen_values(table, table.domain_N), chosen_values(table, single_N)]
+    fixed = [table.weights_N.double(), table.own_N, chosen_values(table, single_N)]
     fixed += [chosen_values(table, table.best_N), torch.ones_like(fixed[0])]
     columns, places = list(fixed), {}
     for name, expert_SN in decisions.items():
@@ -36,8 +51,14 @@ def resample(
             assert table.average_N is not None, "listed only where it is there"
             columns.append(table.average_N)
         else:
-            columns += [chosen_values(table, expert_N) for expert_N in expert_SN]
+            kept_SN = [first_routed(expert_N, limits.get(name)) for expert_N in expert_SN]
+            columns += [
+                chosen_values(table, expert_N) * kept for expert_N, kept in zip(expert_SN, kept_SN, strict=True)
+            ]
             columns += [(expert_N == table.domain_N).double() for expert_N in expert_SN]
+            if limits.get(name) is not None:
+                columns += [table.weights_N * kept_N for kept_N in kept_SN]
+                columns += [chosen_values(table, table.best_N) * kept_N for kept_N in kept_SN]
     sums_RDC = resampled_sums(
         torch.stack(columns, dim=1), table.domain_N, document_N, len(table.expert_names), seed=seed
     )
@@ -50,6 +71,7 @@ def resample(
                 sums_RDC[..., : len(fixed)],
                 sums_RDC[..., first + s],
                 None if expert_SN is None else sums_RDC[..., first + seeds + s],
+                None if limits.get(name) is None else sums_RDC[..., [first + 2 * seeds + s, first + 3 * seeds + s]],
             )
             for s in range(seeds)
         ]
@@ -57,10 +79,15 @@ def resample(
     return found
 
 
-def _metrics(table: Table, fixed_RDC: Tensor, value_RD: Tensor, right_RD: Tensor | None) -> Resampled:
+def _metrics(
+    table: Table, fixed_RDC: Tensor, value_RD: Tensor, right_RD: Tensor | None, kept_RD2: Tensor | None
+) -> Resampled:
     weight, own, single, best, count = fixed_RDC.unbind(dim=-1)
     sign = 1 if table.measure == "perplexity" else -1
-    own_RD, single_RD, routed_RD = (domain_quality(one, weight, table.measure) for one in (own, single, value_RD))
+    own_RD, single_RD = (domain_quality(one, weight, table.measure) for one in (own, single))
+    if kept_RD2 is not None:
+        weight, best = kept_RD2.unbind(dim=-1)
+    routed_RD = domain_quality(value_RD, weight, table.measure)
     metrics = {
         "normalized_performance": normalized_performance(routed_RD, own_RD, table.measure),
         "oracle_gain": oracle_gain(routed_RD, single_RD, own_RD, table.measure),

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ir3de.evaluation.bootstrap import RESAMPLES, interval
-from ir3de.evaluation.resampling import Resampled, Table, chosen_values, resample
-from ir3de.functional.quality import Measure, oracle_gain
+from ir3de.evaluation.resampling import Resampled, Table, chosen_values, first_routed, resample
+from ir3de.functional.quality import Measure, normalized_performance, oracle_gain
 from ir3de.metrics import DomainQuality, NormalizedPerformance, Regret, RoutingConfusion
 
 Interval = tuple[float, float]
@@ -56,7 +56,13 @@ class Verdict:
 
 
 def make_verdict(
-    decisions: Mapping[str, Tensor], table: Table, *, document_N: Tensor, seed: int, references: bool = True
+    decisions: Mapping[str, Tensor],
+    table: Table,
+    *,
+    document_N: Tensor,
+    seed: int,
+    references: bool = True,
+    routed_limit: int | None = None,
 ) -> Verdict:
     """Return the verdict on ``decisions``: for each router's display name, its experts ``(N,)`` or ``(S, N)`` int64.
 
@@ -64,7 +70,8 @@ def make_verdict(
     its metrics ask no other. ``document_N`` is each sequence's document within its domain, by which resamples are
     drawn; ``seed`` draws them and the random router. The best single expert is the one with the best normalized
     performance on these very sequences: a bound for every constant router, not one that could have been chosen in
-    advance. ``references`` are left out where they are among the routers; the average of weights stays.
+    advance. ``references`` are left out where they are among the routers; the average of weights stays. With
+    ``routed_limit`` only the first so many sequences that a router gives to an expert count, see ``Faults``.
     """
     domains = table.expert_names
     num_sequences, num_experts = table.values_NE.shape
@@ -83,13 +90,18 @@ def make_verdict(
         bounds = {name: one for name, one in bounds.items() if name == WEIGHT_AVERAGE_NAME}
     of_seeds = {name: None if one is None else one.reshape(-1, num_sequences) for name, one in bounds.items()}
     every = {name: one.reshape(-1, num_sequences) for name, one in decisions.items()} | of_seeds
-    resampled = resample(every, table, document_N, single_N=single_N, seed=seed)
-    rows = [_row(name, table, expert_SN, single_N, resampled[name]) for name, expert_SN in every.items()]
+    limits = dict.fromkeys(decisions, routed_limit)
+    resampled = resample(every, table, document_N, single_N=single_N, seed=seed, limits=limits)
+    rows = [
+        _row(name, table, expert_SN, single_N, resampled[name], limits.get(name)) for name, expert_SN in every.items()
+    ]
     return Verdict(
         table.measure,
         domains,
         {
-            expert: dict(zip(domains, _quality(table, values_N), strict=True))
+            expert: dict(
+                zip(domains, _quality(table, values_N, torch.ones_like(single_N, dtype=torch.bool)), strict=True)
+            )
             for expert, values_N in zip(domains, table.values_NE.T, strict=True)
         },
         rows[: len(decisions)],
@@ -108,9 +120,12 @@ def best_single_expert(table: Table) -> str:
     return max(performance, key=performance.__getitem__)
 
 
-def _row(name: str, table: Table, expert_SN: Tensor | None, single_N: Tensor, resampled: Resampled) -> VerdictRow:
+def _row(  # noqa: PLR0917 - private, called once
+    name: str, table: Table, expert_SN: Tensor | None, single_N: Tensor, resampled: Resampled, limit: int | None
+) -> VerdictRow:
     values = [_average(table)] if expert_SN is None else [chosen_values(table, expert_N) for expert_N in expert_SN]
-    points = [_point(table, values_N, single_N) for values_N in values]
+    kept = [first_routed(table.domain_N, None)] if expert_SN is None else [first_routed(e, limit) for e in expert_SN]
+    points = [_point(table, values_N, single_N, kept_N) for values_N, kept_N in zip(values, kept, strict=True)]
     confusion = None
     if expert_SN is not None:
         metric = RoutingConfusion(num_domains=len(table.expert_names), sync_on_compute=False)
@@ -137,16 +152,15 @@ def _row(name: str, table: Table, expert_SN: Tensor | None, single_N: Tensor, re
     )
 
 
-def _point(table: Table, values_N: Tensor, single_N: Tensor) -> dict[str, float]:
+def _point(table: Table, values_N: Tensor, single_N: Tensor, kept_N: Tensor) -> dict[str, float]:
     regret = Regret(measure=table.measure, sync_on_compute=False)
-    regret.update(values_N, chosen_values(table, table.best_N), table.weights_N)
-    routed, single, own = (
-        _quality(table, of_N)
-        for of_N in (values_N, chosen_values(table, single_N), chosen_values(table, table.domain_N))
-    )
+    regret.update(values_N[kept_N], chosen_values(table, table.best_N)[kept_N], table.weights_N[kept_N])
+    every_N = torch.ones_like(kept_N)
+    routed = _quality(table, values_N, kept_N)
+    single, own = (_quality(table, of_N, every_N) for of_N in (chosen_values(table, single_N), table.own_N))
     routed_D, single_D, own_D = (torch.tensor(one, dtype=torch.float64) for one in (routed, single, own))
     return {
-        "normalized_performance": _performance(table, values_N),
+        "normalized_performance": float(normalized_performance(routed_D, own_D, table.measure)),
         "oracle_gain": float(oracle_gain(routed_D, single_D, own_D, table.measure)),
         "regret": float(regret.compute()),
         **{f"quality/{domain}": value for domain, value in zip(table.expert_names, routed, strict=True)},
@@ -158,13 +172,13 @@ def _average(table: Table) -> Tensor:
     return table.average_N
 
 
-def _quality(table: Table, values_N: Tensor) -> list[float]:
+def _quality(table: Table, values_N: Tensor, kept_N: Tensor) -> list[float]:
     metric = DomainQuality(num_domains=len(table.expert_names), measure=table.measure, sync_on_compute=False)
-    metric.update(values_N, table.weights_N, table.domain_N)
+    metric.update(values_N[kept_N], table.weights_N[kept_N], table.domain_N[kept_N])
     return [float(value) for value in metric.compute()]
 
 
 def _performance(table: Table, values_N: Tensor) -> float:
     metric = NormalizedPerformance(num_domains=len(table.expert_names), measure=table.measure, sync_on_compute=False)
-    metric.update(values_N, chosen_values(table, table.domain_N), table.weights_N, table.domain_N)
+    metric.update(values_N, table.own_N, table.weights_N, table.domain_N)
     return float(metric.compute())

@@ -28,7 +28,8 @@ class LossTable:
     ``nll_NE`` is ``(N, E)`` float64, the sum of the sequence's next-token losses in nats, a column per name in
     ``expert_names``. ``tokens_N`` and ``domain_N`` are ``(N,)`` int64: the targets summed over, and the true domain.
     ``average_nll_N`` is ``(N,)`` float64 under the average of the experts' weights, where there is one.
-    ``key`` says of what the table was computed, see ``loss_table_key``.
+    ``own_nll_N`` is ``(N,)`` float64 under each domain's own expert where that was evaluated otherwise than the rest
+    (``faults.own_dtype``). ``key`` says of what the table was computed, see ``loss_table_key``.
     """
 
     nll_NE: Tensor
@@ -37,6 +38,7 @@ class LossTable:
     expert_names: tuple[str, ...]
     key: str
     average_nll_N: Tensor | None = None
+    own_nll_N: Tensor | None = None
 
     def __post_init__(self) -> None:
         num_rows = len(self.tokens_N)
@@ -64,6 +66,13 @@ class LossTable:
     def average_N(self) -> Tensor | None:
         """The losses under the average of weights."""
         return self.average_nll_N
+
+    @property
+    def own_N(self) -> Tensor:
+        """The losses under each sequence's own expert, which normalized performance is relative to."""
+        if self.own_nll_N is not None:
+            return self.own_nll_N
+        return self.nll_NE.gather(1, self.domain_N[:, None]).squeeze(1)
 
     @property
     def best_N(self) -> Tensor:

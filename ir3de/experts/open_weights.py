@@ -1,11 +1,11 @@
 """From what a config says to an expert's weights: a folder, a hub id, a checkpoint, a GGUF file or an adapter."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from ir3de.experts.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, SharedBase
 from ir3de.experts.published import PublishedCheckpoint
 from ir3de.experts.weights import GgufModel, SavedModel, Weights
+from ir3de.pretrained.checkpoint import local_checkpoint
 from ir3de.pretrained.locate import fetch, local_path
 
 
@@ -17,12 +17,7 @@ def open_weights(source: str, *, base: Callable[[str], SharedBase]) -> Weights:
         ValueError: if a hub file cannot be had.
     """
     if source.endswith(".pth"):
-        path = Path(source).expanduser()
-        if not path.is_file() and ":" in source:  # owner/name:checkpoints/file.pth
-            path = fetch(*source.split(":", 1)) or path
-        if not path.is_file():
-            raise FileNotFoundError(f"Expected a checkpoint at `{source}`, but there is no such file.")
-        return PublishedCheckpoint(source, path)
+        return PublishedCheckpoint(source, local_checkpoint(source))
     local = local_path(source)
     if local is not None and local.is_file():
         return GgufModel(source, local)

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, Pre
 
 from ir3de.experts.presets import PRESETS, llama_config
 from ir3de.experts.weights import Weights, listed
+from ir3de.pretrained.checkpoint import load_checkpoint
 
 _PREFIX = "_model."  # of every key
 
@@ -52,14 +53,8 @@ class PublishedCheckpoint(Weights):
 
     @cached_property
     def _state(self) -> dict[str, torch.Tensor]:
-        try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # whatever the unpickler stumbles over
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"`{self.source}` is no checkpoint that can be read safely ({reason}).") from error
-        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise ValueError(f"Expected `{self.source}` to hold a state dict, names with tensors.")
-        foreign = sorted(key for key in state if not str(key).startswith(_PREFIX))
+        state = load_checkpoint(self.source, self._path)
+        foreign = sorted(key for key in state if not key.startswith(_PREFIX))
         if foreign:
             raise ValueError(
                 f"Expected every key of `{self.source}` to begin with `{_PREFIX}`, but got `{foreign[0]}`."

@@ -52,6 +52,11 @@ class ScoreTable:
         return None
 
     @property
+    def own_N(self) -> Tensor:
+        """The scores under each sequence's own expert."""
+        return self.score_NE.gather(1, self.domain_N[:, None]).squeeze(1)
+
+    @property
     def best_N(self) -> Tensor:
         """The expert with the highest score of each sequence; the first of equals."""
         return self.score_NE.argmax(dim=1)

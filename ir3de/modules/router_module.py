@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable
 from ir3de.metrics import RoutingConfusion
-from ir3de.routers import ClosedFormRouter, Router
+from ir3de.routers import ClosedFormRouter, MoDEMRouter, Router
 from ir3de.types import Batch, RoutingDecision
 
 OptimizerCallable = Callable[[Iterable[Tensor]], Optimizer]
@@ -58,6 +58,8 @@ class RouterModule(LightningModule):
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             domain_N = torch.from_numpy(data.sequences("train").domains())
             self.router.begin(data.domain_names, torch.bincount(domain_N, minlength=data.num_domains))
+            if data.faults.freeze_pooler and isinstance(self.router, MoDEMRouter):
+                self.router.freeze_pooler()
 
     def on_fit_start(self) -> None:
         """Refuse a closed-form fit without the callback that fits.

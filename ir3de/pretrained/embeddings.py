@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ir3de.pretrained.checkpoint import load_checkpoint, local_checkpoint
 from ir3de.pretrained.locate import fetch, local_path
 
 # How the input embedding table is called in the causal LMs and encoders of the transformers library.
@@ -25,16 +26,21 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 def load_embedding_table(source: str) -> Tensor:
     """Return the input embedding table ``(V, D)`` float32 of a hub id, a folder, a GGUF file or ``package:NAME``.
 
+    A ``.pth`` checkpoint as published has one too; ``owner/name:path.pth`` is one on the hub.
+
     Raises:
         FileNotFoundError: if a path leads nowhere.
         ValueError: if there is no table, more than one, or it holds NaN or infinities.
     """
-    path = local_path(source)
-    table = (
-        _from_gguf(path, path.stat().st_mtime_ns)
-        if path is not None and path.is_file()
-        else _from_safetensors(source, path)
-    )
+    if source.endswith(".pth"):
+        table = _from_checkpoint(source, local_checkpoint(source))
+    else:
+        path = local_path(source)
+        table = (
+            _from_gguf(path, path.stat().st_mtime_ns)
+            if path is not None and path.is_file()
+            else _from_safetensors(source, path)
+        )
     check_table(table, source)
     return table
 
@@ -72,6 +78,14 @@ def _from_gguf(path: Path, modified: int) -> Tensor:
     if len(tables) != 1:
         raise ValueError(f"Expected `{path}` to hold the tensor token_embd.weight, but it holds {len(tables)}.")
     return torch.from_numpy(dequantize(tables[0].data, tables[0].tensor_type).copy()).float()
+
+
+def _from_checkpoint(source: str, path: Path) -> Tensor:
+    state = load_checkpoint(source, path)
+    found = [name for name in state if name.endswith(TABLE_NAMES)]
+    if len(found) != 1:
+        raise ValueError(f"Expected one input embedding table in `{source}`, but found {found}.")
+    return state[found[0]].float()
 
 
 def _from_safetensors(source: str, folder: Path | None) -> Tensor:

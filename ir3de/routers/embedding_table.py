@@ -17,18 +17,21 @@ class EmbeddingTableRouter(TokenTableRouter):
         self,
         *,
         embeddings: str | Embeddings,
+        tokenizer: str | None = None,
         embedding_table: Literal["copy", "pointer"],
         selector: Selector,
         k: int | None = None,
     ) -> None:
         super().__init__(selector=selector, k=k)
         self._embeddings = embeddings
+        self._tokenizer = tokenizer
         self.embedding_table = embedding_table
 
     @cached_property
     def embeddings(self) -> Embeddings:
         """The tokenizer and the table, read when they are first needed."""
-        return Embeddings.load(self._embeddings) if isinstance(self._embeddings, str) else self._embeddings
+        given = self._embeddings
+        return Embeddings.load(given, tokenizer=self._tokenizer) if isinstance(given, str) else given
 
     @cached_property
     def tokenizer(self) -> TextTokenizer:

@@ -26,6 +26,6 @@ class Embeddings:
             )
 
     @classmethod
-    def load(cls, source: str) -> "Embeddings":
-        """Read both from a hub id, a folder, a GGUF file or ``package:NAME``."""
-        return cls(source, load_tokenizer(source), load_embedding_table(source))
+    def load(cls, source: str, *, tokenizer: str | None = None) -> "Embeddings":
+        """Read both from a hub id, a folder, a GGUF file or ``package:NAME``; ``tokenizer`` is where else that is."""
+        return cls(source, load_tokenizer(tokenizer or source), load_embedding_table(source))

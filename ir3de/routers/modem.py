@@ -8,7 +8,7 @@ from ir3de.routers.trained import TrainedRouter
 
 
 class MoDEMRouter(TrainedRouter):
-    """Dense pooler (tanh) and classifier on a sequence's hidden state. The pooler is always trained.
+    """Dense pooler (tanh) and classifier on a sequence's hidden state.
 
     Args:
         features: The encoder's hidden states, as a rule `pooling: first` (a BERT's [CLS]).
@@ -64,6 +64,10 @@ class MoDEMRouter(TrainedRouter):
         if self.train_encoder:
             assert self.features.model_fingerprint, "taken before training changes the weights"
             self.encoder = self.features.encoder.requires_grad_(True)
+
+    def freeze_pooler(self) -> None:
+        """Leave the pooler as it was drawn, as the published code does; see ``Faults``."""
+        self.head[0].requires_grad_(False)
 
     def score_features(self, features_BD: Tensor) -> Tensor:
         logits_BE: Tensor = self.head(features_BD)

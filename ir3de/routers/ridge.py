@@ -45,6 +45,7 @@ class RidgeRouter(EmbeddingTableRouter):
     Args:
         embeddings: Whose tokenizer and input embedding table the router uses: a hub id, a folder (an expert's own,
             for example), a GGUF file, or package:NAME. Independent of the experts' tokenizers.
+        tokenizer: Where the tokenizer is, if not with the embeddings: a .pth checkpoint has none.
         regularization: λ of the ridge; null chooses it on validation data, from a path of eleven.
         regularization_scale: Whether λ is absolute, as published, or times the mean diagonal of the Gram matrix.
         targets: What a token should score: `domain` 1 for its own domain's expert and 0 for the others; `loss` the
@@ -64,6 +65,7 @@ class RidgeRouter(EmbeddingTableRouter):
         self,
         *,
         embeddings: str | Embeddings,
+        tokenizer: str | None = None,
         regularization: float | None = 1e-2,
         regularization_scale: RegularizationScale = "absolute",
         targets: Literal["domain", "loss"] = "domain",
@@ -91,6 +93,7 @@ class RidgeRouter(EmbeddingTableRouter):
             raise ValueError(f"Expected `targets_sequences` to be at least 1, but got {targets_sequences}.")
         super().__init__(
             embeddings=embeddings,
+            tokenizer=tokenizer,
             embedding_table=embedding_table,
             selector=selector or "entropy_top_k",
             k=k or K_CANDIDATES[0],

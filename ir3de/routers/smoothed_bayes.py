@@ -24,6 +24,7 @@ class SmoothedBayesRouter(EmbeddingTableRouter):
 
     Args:
         embeddings: Whose tokenizer and input embedding table: a hub id, a folder, a GGUF file or package:NAME.
+        tokenizer: Where the tokenizer is, if not with the embeddings: a .pth checkpoint has none.
         strength: How many tokens the prior counts for, in every domain; null chooses it on validation data.
         ridge_share: How much of the prior is the ridge's; 0 is the pooled counts alone.
         regularization: λ of the ridge, absolute.
@@ -34,6 +35,7 @@ class SmoothedBayesRouter(EmbeddingTableRouter):
         self,
         *,
         embeddings: str | Embeddings,
+        tokenizer: str | None = None,
         strength: float | None = None,
         ridge_share: float = 0.5,
         regularization: float = 1e-2,
@@ -45,7 +47,7 @@ class SmoothedBayesRouter(EmbeddingTableRouter):
             raise ValueError(f"Expected `ridge_share` to be from 0 to 1, but got {ridge_share}.")
         if regularization < 0:
             raise ValueError(f"Expected `regularization` to be at least 0, but got {regularization}.")
-        super().__init__(embeddings=embeddings, embedding_table=embedding_table, selector="mean")
+        super().__init__(embeddings=embeddings, tokenizer=tokenizer, embedding_table=embedding_table, selector="mean")
         self._settings: dict[str, Any] = {
             "strength": strength,
             "ridge_share": ridge_share,

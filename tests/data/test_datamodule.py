@@ -244,8 +244,9 @@ def test_token_ids_are_used_as_they_are(make, tmp_path, saved_tokenizer):
     given = pq.read_table(tmp_path / "a" / "test")["input_ids"].to_pylist()
     assert data.expert_blocks("test", domain="a").__getitems__(range(4))["input_ids"].tolist() == given
     assert sum(len(batch["index"]) for batch in data.train_dataloader()) == 18
-    with pytest.raises(ValueError, match="already tokenized"):
-        make(domains, tokenizer=saved_tokenizer, with_text=True).test_dataloader()
+    (batch,) = make(domains, tokenizer=saved_tokenizer, with_text=True, batch_size=99).test_dataloader()
+    tokenizer = TextTokenizer.from_folder(Path(saved_tokenizer))
+    assert batch["text"][:4] == [tokenizer.backend.decode(row) for row in given]
 
 
 def test_token_ids_must_fit_the_tokenizers(make, tmp_path, saved_tokenizer):
