@@ -3,12 +3,16 @@
 import json
 import re
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from torch.nn.functional import cross_entropy
 
 import callbacks  # noqa: F401 - as main.py does
 from ir3de.cli import main
+from ir3de.experts.bank import ExpertBank
+from ir3de.experts.loss_table import LossTable
 from tests.helpers.settings import (
     BLOCK,
     CLM2,
@@ -103,13 +107,21 @@ def test_compare_puts_the_papers_figures_beside_both_protocols(setting):
     assert "none is there" in report
 
 
-def test_losses_have_as_many_targets_as_labels(setting):
-    name, folder, _ = setting
-    _run("losses", setting)
-    from ir3de.experts.loss_table import LossTable
-
-    tables = [LossTable.load(path) for path in (folder / "cache/losses").glob("*.parquet")]
-    assert tables
-    if name == "m2d2":
-        assert all(bool((table.tokens_N == BLOCK).all()) for table in tables)
-    assert all(table.tokens_N.dtype == torch.int64 for table in tables)
+def test_losses_are_those_of_the_published_labels(setting):
+    _, folder, overrides = setting
+    _run("losses", setting, "--data.cache_dir", str(folder / "own_cache"))
+    (path,) = (folder / "own_cache/losses").glob("*.parquet")
+    table = LossTable.load(path)
+    bank = json.loads(overrides[overrides.index("--experts.bank") + 1])
+    for number, domain in enumerate(sorted(bank)):
+        rows = pq.read_table(folder / "data" / domain / "test").to_pylist()
+        model = ExpertBank(bank).load(domain)
+        nll = [
+            cross_entropy(
+                model(torch.tensor([row["input_ids"]])).logits[0], torch.tensor(row["label"]), reduction="sum"
+            )
+            for row in rows
+        ]
+        mine_N = table.domain_N == number
+        assert table.tokens_N[mine_N].tolist() == [len(row["label"]) for row in rows]
+        torch.testing.assert_close(table.own_N[mine_N], torch.stack(nll).double(), rtol=1e-5, atol=1e-4)

@@ -165,9 +165,5 @@ def join_batches(batches: Sequence[Batch]) -> Batch:
 def cut_padding(batch: Batch) -> Batch:
     """Drop the columns on the right in which no row has a real token, but the first."""
     longest = max(1, int(batch["attention_mask"].sum(1).max()))
-    return {
-        "input_ids": batch["input_ids"][:, :longest],
-        "attention_mask": batch["attention_mask"][:, :longest],
-        "domain": batch["domain"],
-        "index": batch["index"],
-    }
+    ids_BT, mask_BT = batch["input_ids"][:, :longest], batch["attention_mask"][:, :longest]
+    return {**batch, "input_ids": ids_BT, "attention_mask": mask_BT}

@@ -28,6 +28,8 @@ class RouterModule(LightningModule):
         router: The router to fit and evaluate.
         optimizer: Trains a gradient-trained router; a closed-form router takes none.
         lr_scheduler: Sets the optimizer's learning rate, stepped once an epoch; null leaves it as it is.
+        gradient_clip_val: The largest norm of a gradient-trained router's gradient; null bounds none. It is the router's
+            and not the trainer's, since one trainer serves routers that have no gradient, too.
     """
 
     def __init__(
@@ -36,8 +38,13 @@ class RouterModule(LightningModule):
         router: Router,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        gradient_clip_val: float | None = None,
     ) -> None:
         super().__init__()
+        if gradient_clip_val is not None and gradient_clip_val <= 0:
+            raise ValueError(f"Expected `model.gradient_clip_val` above 0, or null, but got {gradient_clip_val}.")
+        if router.closed_form and gradient_clip_val is not None:
+            raise ValueError(f"{type(router).__name__} is solved in closed form: there is no gradient to clip.")
         if lr_scheduler is not None and optimizer is None:
             raise ValueError("`model.lr_scheduler` needs `model.optimizer`, whose learning rate it sets.")
         if router.closed_form and optimizer is not None:
@@ -47,6 +54,7 @@ class RouterModule(LightningModule):
         self.router = router
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        self.gradient_clip_val = gradient_clip_val
         # Lightning's automatic optimization wants a loss from every step, and counting has none.
         self.automatic_optimization = not router.closed_form
         self.confusion: RoutingConfusion | None = None
@@ -96,6 +104,15 @@ class RouterModule(LightningModule):
             return None
         optimizer = self.optimizer(parameter for parameter in self.router.parameters() if parameter.requires_grad)
         return optimizer if self.lr_scheduler is None else ([optimizer], [self.lr_scheduler(optimizer)])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the router's own bound; the trainer's holds where the router has none."""
+        self.clip_gradients(optimizer, self.gradient_clip_val or gradient_clip_val, gradient_clip_algorithm)
 
     def on_validation_epoch_start(self) -> None:
         self._start()

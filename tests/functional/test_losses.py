@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ir3de.functional.losses import next_token_nll, nll_of_logits
+from ir3de.functional.losses import next_token_nll, nll_of_logits, with_next
 
 
 def _nll(hidden: Tensor, head: Tensor, ids: Tensor, mask: Tensor, **settings) -> tuple[Tensor, Tensor]:
@@ -94,3 +94,20 @@ def test_a_single_token_has_no_loss():
 def test_chunks_must_have_rows():
     with pytest.raises(ValueError, match="`chunk_rows`.*got 0"):
         _nll(*_case("right"), chunk_rows=0)
+
+
+@pytest.mark.parametrize(
+    "ids, length, following, expected",
+    [
+        pytest.param([5, 6, 7], 3, 8, [5, 6, 7, 8], id="full"),
+        pytest.param([5, 6, 0], 2, 8, [5, 6, 8], id="padded"),
+        pytest.param([5, 0, 0], 1, 8, [5, 8], id="one token"),
+        pytest.param([5, 6, 0], 2, -1, [5, 6], id="unknown"),
+        pytest.param([0, 0, 0], 0, 8, [], id="empty"),
+    ],
+)
+def test_the_token_that_follows_a_row_comes_after_its_last_real_one(ids, length, following, expected):
+    mask = torch.arange(3)[None] < length
+    longer, real = with_next(torch.tensor([ids]), mask, torch.tensor([following]))
+    assert longer.shape == real.shape == (1, 4)
+    assert longer[real].tolist() == expected

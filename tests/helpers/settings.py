@@ -65,7 +65,7 @@ def save_checkpoints(folder, tokenizer, domains):
     """Save a tiny Llama a domain as the paper published its experts, and return where each is."""
     folder.mkdir()
     config = LlamaConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False,
     )  # fmt: skip
     config.architectures = ["LlamaForCausalLM"]
