@@ -58,13 +58,20 @@ class AsIsDomain:
         nothing = dict.fromkeys(SPLITS[1:], float("nan"))
         return DomainReport(self.name, sum(rows.values()), {}, 0, 0, 0, 0, 0, 0, rows, nothing, rows, tokens)
 
-    def shards(self, split: str, domain: int, *, shard_tokens: int) -> list[Shard]:
-        """Return the shards of a split; ``domain`` is the domain's number."""
+    def shards(self, split: str, domain: int, *, masked_id: int | None, shard_tokens: int) -> list[Shard]:
+        """Return the shards of a split; ``domain`` is the domain's number, ``masked_id`` a token that is no text."""
         source = self.parts[split]
         return [
             shard
             for file, stamp in zip(source.files(), file_stamps(source.files()), strict=True)
-            for shard in parquet_shards(file, field=source.field, domain=domain, stamp=stamp, shard_tokens=shard_tokens)
+            for shard in parquet_shards(
+                file,
+                field=source.field,
+                domain=domain,
+                stamp=stamp,
+                masked_id=masked_id,
+                shard_tokens=shard_tokens,
+            )
         ]
 
     def sequences(

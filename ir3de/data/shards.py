@@ -159,7 +159,9 @@ def sequence_shards(
     ]
 
 
-def parquet_shards(path: Path, *, field: str, domain: int, stamp: list[object], shard_tokens: int) -> list[Shard]:
+def parquet_shards(
+    path: Path, *, field: str, domain: int, stamp: list[object], masked_id: int | None, shard_tokens: int
+) -> list[Shard]:
     """Return the shards of a Parquet file: its row groups, put together up to ``shard_tokens``."""
     edges, tokens = [0], 0
     for group, size in enumerate(row_group_tokens(path, field)):
@@ -168,8 +170,9 @@ def parquet_shards(path: Path, *, field: str, domain: int, stamp: list[object], 
             tokens = 0
         tokens += size
     edges.append(arrow_parquet.read_metadata(path).num_row_groups)
+    content = ["parquet", stamp, field, masked_id]
     return [
-        Shard(domain, path, first, last, cache_key("parquet", stamp, field, first, last), field=field)
+        Shard(domain, path, first, last, cache_key(*content, first, last), field=field, masked_id=masked_id)
         for first, last in pairwise(edges)
         if last > first
     ]

@@ -181,7 +181,7 @@ class DomainViews:
         for name, domain in self._numbers.items():
             on_test = name in self.faults.fit_on_test
             if name in self._as_is and not self.differs(router) and fill is None and not on_test:
-                shards += self._as_is[name].shards("train", domain, shard_tokens=shard_tokens)
+                shards += self._as_is[name].shards("train", domain, masked_id=masked, shard_tokens=shard_tokens)
             else:
                 path, digest = self.router_sequences("train", name, router)
                 shards += sequence_shards(

@@ -6,6 +6,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from callbacks import FitRouter, SaveRouter
+from ir3de.data.faults import Faults
 from ir3de.modules.router_module import RouterModule
 from ir3de.routers import HiddenStates, KNNRouter, MLPRouter, MoDEMRouter, RidgeRouter, TokenMeans, load_router
 from tests.helpers.domains import MadeUpDomains
@@ -31,12 +32,14 @@ class Seen(Callback):
         self.weights.append({name: value.clone() for name, value in module.router.state_dict().items()})
 
 
-def fit(folder, router, *, epochs=6, lr=0.05, checkpoint=None, ckpt_path=None, callbacks=(), data=None, **settings):
+def fit(folder, router, *, epochs=6, lr=0.05, checkpoint=None, ckpt_path=None, callbacks=(), data=None,
+        gradient_clip_val=None, **settings):  # fmt: skip
     seed_everything(1, verbose=False)
     module = RouterModule(
         router=router,
         optimizer=None if router.closed_form else lambda p: torch.optim.Adam(p, lr=lr),
         lr_scheduler=None if router.closed_form else lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 50),
+        gradient_clip_val=gradient_clip_val,
     )
     trainer = Trainer(
         default_root_dir=folder, accelerator="cpu", max_epochs=epochs, logger=False, enable_progress_bar=False,
@@ -67,6 +70,48 @@ def test_the_best_epoch_is_what_is_saved(model, tmp_path, kind):
     for name, value in saved.state_dict().items():
         assert torch.equal(value, seen.weights[best][name]), name
     assert not all(torch.equal(seen.weights[0][name], seen.weights[-1][name]) for name in seen.weights[0])
+
+
+def test_published_faults_of_modem(model, tmp_path):
+    """The last epoch is saved, not the best; the pooler is the one that was drawn."""
+    data = MadeUpDomains()
+    data.read_with(Faults(keep_last_epoch=True, freeze_pooler=True))
+    router, seen = MoDEMRouter(features=HiddenStates(model, pooling="last")), Seen()
+    fit(tmp_path, router, callbacks=[seen], lr=0.5, data=data)
+    assert seen.accuracy[-1] < max(seen.accuracy), "otherwise the best epoch is the last one"
+    saved = load_router(tmp_path / "router").state_dict()
+    for name, value in saved.items():
+        assert torch.equal(value, seen.weights[-1][name]), name
+        drawn = name.startswith("head.0.")
+        assert torch.equal(seen.weights[0][name], value) == drawn, name
+    assert any(name.startswith("head.0.") for name in saved)
+
+
+def test_the_gradient_is_clipped_by_the_routers_own_bound(model, tmp_path):
+    norms = {}
+
+    class Norms(Callback):
+        def on_train_batch_end(self, trainer, module, *_):  # as the optimizer has used them
+            gradients = torch.cat([p.grad.flatten() for p in module.router.parameters() if p.requires_grad])
+            norms.setdefault(module.gradient_clip_val, []).append(float(gradients.norm()))
+
+    for bound in (None, 0.01):
+        router = MLPRouter(features=TokenMeans(model))
+        fit(tmp_path / str(bound), router, callbacks=[Norms()], epochs=1, gradient_clip_val=bound)
+    assert max(norms[None]) > 0.02
+    assert max(norms[0.01]) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"gradient_clip_val": 0.0}, "above 0, or null, but got 0.0"),
+        ({"gradient_clip_val": 1.0}, "no gradient to clip"),
+    ],
+)
+def test_a_bound_that_bounds_nothing_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RouterModule(router=RidgeRouter(embeddings=embeddings()), **settings)
 
 
 def test_a_fine_tuned_encoder_is_trained_and_a_frozen_one_is_not(model, tmp_path):

@@ -35,6 +35,33 @@ def test_rows_are_what_looking_up_gives():
     assert verdict.expert_quality["law"]["maths"] == pytest.approx(_perplexity(losses, [1] * 30, 2))
 
 
+@pytest.mark.parametrize("limit", [1, 4, 100])
+def test_only_the_first_sequences_of_each_expert_count_where_a_limit_says_so(limit):
+    losses = made_up_losses()
+    expert_N = torch.randint(3, (30,), generator=torch.Generator().manual_seed(5))
+    kept, given = [], dict.fromkeys(range(3), 0)
+    for row, expert in enumerate(expert_N.tolist()):
+        given[expert] += 1
+        if given[expert] <= limit:
+            kept.append(row)
+    nll, tokens, excess = [0.0] * 3, [0] * 3, 0.0
+    for row in kept:
+        domain, value = int(losses.domain_N[row]), float(losses.nll_NE[row, expert_N[row]])
+        nll[domain] += value
+        tokens[domain] += int(losses.tokens_N[row])
+        excess += value - float(losses.nll_NE[row].min())
+    (row,) = make_verdict({"mine": expert_N}, losses, document_N=torch.arange(30), seed=0, routed_limit=limit).routers
+    expected = [math.exp(value / size) if size else math.nan for value, size in zip(nll, tokens, strict=True)]
+    assert list(row.quality.values()) == pytest.approx(expected, nan_ok=True)
+    assert row.regret == pytest.approx(excess / sum(tokens))
+    own = [_perplexity(losses, losses.domain_N.tolist(), d) for d in range(3)]
+    whole = sum(100 * o / e for o, e in zip(own, expected, strict=True)) / 3
+    assert row.normalized_performance == pytest.approx(whole, nan_ok=True)
+    if limit == 100:
+        (plain,) = make_verdict({"mine": expert_N}, losses, document_N=torch.arange(30), seed=0).routers
+        assert row == plain
+
+
 def test_references_bound_the_routers():
     losses = made_up_losses()
     verdict = make_verdict({"mine": losses.domain_N}, losses, document_N=torch.arange(30), seed=0)
