@@ -6,13 +6,22 @@ from collections.abc import Callable, Sequence
 from jsonargparse import Namespace
 
 from ir3de.data.datamodule import DomainDataModule
+from ir3de.hub.download import download
+from ir3de.hub.estimate import estimate
 from ir3de.modules.router_module import RouterModule
+from ir3de.prepare.run import prepare
+from ir3de.reasoning.scores import scores
 from ir3de.settings import NamedConfig, add_settings
 from ir3de.suggestions import RouterParser
 from ir3de.trainer import RouterTrainer
 
 ConfigCommand = Callable[..., None]
-CONFIG_COMMANDS: dict[str, ConfigCommand] = {}
+CONFIG_COMMANDS: dict[str, ConfigCommand] = {
+    "estimate": estimate,
+    "download": download,
+    "prepare": prepare,
+    "scores": scores,
+}
 
 
 def run_config_command(command: str, arguments: Sequence[str]) -> None:
@@ -31,5 +40,5 @@ def _parser(command: str, function: ConfigCommand) -> RouterParser:
     parser.add_lightning_class_args(RouterModule, "model")
     parser.add_lightning_class_args(DomainDataModule, "data")
     add_settings(parser)
-    parser.add_function_arguments(function, skip={"config"}, as_positional=False)
+    parser.add_function_arguments(function, skip={"config"}, as_positional=False, as_group=False)
     return parser

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentParser
 
 PARTS = ("data", "experts", "model", "trainer", "prepare", "reasoning")
 SUFFIXES = (".yaml", ".yml")
+Built = TypeVar("Built")
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -133,6 +135,16 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"Expected `{path}` to be a mapping of keys to values, but got {type(config).__name__}.")
     return config
+
+
+def built(cls: type[Built], key: str, given: Any) -> Built:
+    """Return the settings at ``key`` of a parsed config as an object of ``cls``, with the sources in them."""
+    if isinstance(given, cls):
+        return given
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, key)
+    found: Built = parser.instantiate(parser.parse_object({} if given is None else {key: given}))[key]
+    return found
 
 
 EXPERT = "expert:"

@@ -1,6 +1,7 @@
 """Where text comes from: the interface of a source, and files of plain text."""
 
 import hashlib
+import io
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -9,17 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-TEXT_SUFFIXES = (".txt", ".md", ".rst")
+from ir3de.data.rows import COMPRESSIONS, decompressed, text_lines, whole
+
+TEXT_SUFFIXES = (".txt", ".md", ".rst", *(f".txt{compression}" for compression in COMPRESSIONS))
 
 
 class Source(ABC):
     """Something that yields documents in an order that depends on its content and settings alone.
 
-    ``left_out`` counts, by reason, what the last reading passed over.
+    ``left_out`` counts, by reason, what the last reading passed over; ``reading`` says what it is at, for a progress
+    bar.
     """
 
     def __init__(self) -> None:
         self.left_out: Counter[str] = Counter()
+        self.reading = ""
 
     @abstractmethod
     def check(self) -> None:
@@ -52,14 +57,15 @@ class TokenSource(Source):
 
 
 class TextFiles(TextSource):
-    """A text file, or a folder of them; every file is one document.
+    """A text file, or a folder of them; every file is one document, or every line of it.
 
     Args:
         path: a file, or a folder that is searched with its subfolders.
         pattern: which files of the folder to read, such as ``**/*.txt``. By default every file whose name ends in
-            .txt, .md or .rst; a single file is read whatever its name.
+            .txt, .md or .rst, or in .txt.gz, .bz2, .xz or .zst; a single file is read whatever its name.
         encoding: how the bytes are to be read.
         encoding_errors: ``strict`` stops at bytes that the encoding does not have; ``replace`` puts U+FFFD there.
+        lines: whether every line is a document; blank lines are passed over.
     """
 
     def __init__(
@@ -68,12 +74,14 @@ class TextFiles(TextSource):
         pattern: str | None = None,
         encoding: str = "utf-8",
         encoding_errors: Literal["strict", "replace"] = "strict",
+        lines: bool = False,
     ) -> None:
         super().__init__()
         self.path = path
         self.pattern = pattern
         self.encoding = encoding
         self.encoding_errors = encoding_errors
+        self.lines = lines
 
     def files(self) -> list[Path]:
         """Return the files, sorted by path.
@@ -87,13 +95,34 @@ class TextFiles(TextSource):
         self.files()
 
     def identity(self) -> dict[str, Any]:
-        settings = [self.path, self.pattern, self.encoding, self.encoding_errors]
+        settings = [self.path, self.pattern, self.encoding, self.encoding_errors, *(["lines"] if self.lines else [])]
         return {"class": "TextFiles", "settings": settings, "files": file_stamps(self.files())}
 
     def documents(self) -> Iterator[str]:
         self.left_out.clear()
         for file in self.files():
-            yield read_text(file, self.encoding, self.encoding_errors)
+            if not self.lines:
+                yield read_text(file, self.encoding, self.encoding_errors)
+                continue
+            with file.open("rb") as raw:
+                lines = text_lines(
+                    decompressed(raw, file.name), f"`{file}`", encoding=self.encoding, errors=self.encoding_errors
+                )
+                yield from not_blank(self, lines)
+
+
+def not_blank(source: Source, lines: Iterator[str]) -> Iterator[str]:
+    """Yield the lines that are not blank; ``source.left_out`` counts the others."""
+    for line in lines:
+        if line.strip():
+            yield line
+        else:
+            source.left_out["blank lines"] += 1
+
+
+def known_suffix(name: str, suffixes: tuple[str, ...]) -> str | None:
+    """Return the one of ``suffixes`` in which a file's name ends, or None."""
+    return next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
 
 
 def files_at(path: str, patterns: tuple[str, ...]) -> list[Path]:
@@ -129,7 +158,9 @@ def read_text(file: Path, encoding: str, encoding_errors: str) -> str:
         ValueError: if its bytes are not in the encoding.
     """
     try:
-        return file.read_text(encoding=encoding, errors=encoding_errors)
+        with file.open("rb") as raw, whole(f"`{file}`"):
+            content = decompressed(raw, file.name).read()
+        return io.TextIOWrapper(io.BytesIO(content), encoding, encoding_errors).read()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"Expected {encoding} text in `{file}`, but byte {error.start} is not. Set `encoding` to the file's own,"

@@ -1,6 +1,5 @@
 """Text and token ids that are a column of a table: JSON, CSV, Parquet, or a data set of the Hugging Face hub."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,50 +9,71 @@ import numpy as np
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
-from ir3de.data.sources import TEXT_SUFFIXES, Source, TextFiles, TextSource, TokenSource, file_stamps, files_at
+from ir3de.data.fields import JSON_SUFFIXES, Messages, check_field, file_values, texts
+from ir3de.data.rows import COMPRESSIONS, decompressed, json_rows
+from ir3de.data.sources import (
+    TEXT_SUFFIXES,
+    Source,
+    TextFiles,
+    TextSource,
+    TokenSource,
+    file_stamps,
+    files_at,
+    known_suffix,
+)
 
-TABLE_SUFFIXES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_COMPRESSED = tuple(f"{suffix}{compression}" for suffix in JSON_SUFFIXES for compression in COMPRESSIONS)
+TABLE_SUFFIXES = (*JSON_SUFFIXES, ".csv", ".parquet", *_COMPRESSED)
 
 
 class TableFiles(TextSource):
     """A JSON, JSONL, CSV or Parquet file, or a folder of them; every row is one document.
 
     Args:
-        path: a file, or a folder that is searched with its subfolders for such files.
+        path: a file, or a folder that is searched with its subfolders for such files; JSON may be compressed
+            (.jsonl.gz, .bz2, .xz, .zst).
         field: the column that holds the text.
+        messages: for a column that holds a list of messages, each with `role` and `content`: `contents` joins the
+            contents by a space, `roles` puts each in a paragraph after its role ("User: …"). Null: it holds text.
     """
 
-    def __init__(self, path: str, field: str = "text") -> None:
+    def __init__(self, path: str, field: str = "text", messages: Messages | None = None) -> None:
         super().__init__()
         self.path = path
         self.field = field
+        self.messages = messages
 
     def files(self) -> list[Path]:
         """Return the files, sorted by path.
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if a file's name does not end in .json, .jsonl, .csv or .parquet.
+            ValueError: if a file's name does not end as a table's does.
         """
         files = files_at(self.path, tuple(f"**/*{suffix}" for suffix in TABLE_SUFFIXES))
         for file in files:
-            if file.suffix.lower() not in TABLE_SUFFIXES:
+            if known_suffix(file.name, TABLE_SUFFIXES) is None:
                 raise ValueError(f"Expected a table ({', '.join(TABLE_SUFFIXES)}), but got `{file}`.")
         return files
 
     def check(self) -> None:
         for file in self.files():
-            _check_field(self.field, _columns(file), f"`{file}`")
+            check_field(self.field, _columns(file), f"`{file}`")
 
     def identity(self) -> dict[str, Any]:
-        return {"class": "TableFiles", "settings": [self.path, self.field], "files": file_stamps(self.files())}
+        settings = [self.path, self.field, *([self.messages] if self.messages else [])]
+        return {"class": "TableFiles", "settings": settings, "files": file_stamps(self.files())}
 
     def documents(self) -> Iterator[str]:
         self.left_out.clear()
         for file in self.files():
-            kind = TABLE_SUFFIXES[file.suffix.lower()]
-            table = datasets.load_dataset(kind, data_files=str(file), split="train", streaming=True)
-            yield from _texts(self, table, self.field, f"`{file}`")
+            where = f"`{file}`"
+            if file.suffix.lower() == ".csv":
+                table = datasets.load_dataset("csv", data_files=str(file), split="train", streaming=True)
+                values: Iterator[Any] = (row[self.field] for row in table)
+            else:
+                values = file_values(file, self.field, where)
+            yield from texts(self, values, field=self.field, where=where, messages=self.messages)
 
 
 class HubDataset(TextSource):
@@ -88,14 +108,15 @@ class HubDataset(TextSource):
             ) from error
 
     def check(self) -> None:
-        _check_field(self.field, list(self._load().column_names), f"the data set `{self.name}`")
+        check_field(self.field, list(self._load().column_names), f"the data set `{self.name}`")
 
     def identity(self) -> dict[str, Any]:
         return {"class": "HubDataset", "settings": [self.name, self.field, self.config, self.split, self.revision]}
 
     def documents(self) -> Iterator[str]:
         self.left_out.clear()
-        yield from _texts(self, self._load(), self.field, f"the data set `{self.name}`")
+        values = (row[self.field] for row in self._load())
+        yield from texts(self, values, field=self.field, where=f"the data set `{self.name}`")
 
 
 class TokenizedParquet(TokenSource):
@@ -125,7 +146,7 @@ class TokenizedParquet(TokenSource):
 
     def check(self) -> None:
         for file in self.files():
-            _check_field(self.field, _columns(file), f"`{file}`")
+            check_field(self.field, _columns(file), f"`{file}`")
 
     def identity(self) -> dict[str, Any]:
         return {"class": "TokenizedParquet", "settings": [self.path, self.field], "files": file_stamps(self.files())}
@@ -148,10 +169,9 @@ def source_from_path(path: str) -> Source:
     Raises:
         ValueError: if the suffix is of neither kind.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix in TABLE_SUFFIXES:
+    if known_suffix(path, TABLE_SUFFIXES) is not None:
         return TableFiles(path)
-    if suffix in ("", *TEXT_SUFFIXES) or Path(path).is_dir():
+    if not Path(path).suffix or known_suffix(path, TEXT_SUFFIXES) is not None or Path(path).is_dir():
         return TextFiles(path)
     raise ValueError(
         f"Expected a folder, a text file ({', '.join(TEXT_SUFFIXES)}) or a table ({', '.join(TABLE_SUFFIXES)}), but got"
@@ -165,30 +185,5 @@ def _columns(file: Path) -> list[str]:
     if file.suffix.lower() == ".csv":
         with arrow_csv.open_csv(file) as reader:
             return list(reader.schema.names)
-    with file.open(encoding="utf-8") as opened:
-        first = next((line for line in opened if line.strip()), "")
-    try:
-        row = json.loads(first)
-    except ValueError:  # one JSON value over several lines
-        row = json.loads(file.read_text(encoding="utf-8"))
-    while isinstance(row, list):
-        row = row[0] if row else {}
-    return list(row)
-
-
-def _check_field(field: str, columns: list[str], where: str) -> None:
-    if field not in columns:
-        raise ValueError(f"Expected the field `{field}` in {where}, but it has {columns}. Set `field` to one of these.")
-
-
-def _texts(source: Source, table: Any, field: str, where: str) -> Iterator[str]:
-    for number, row in enumerate(table):
-        text = row[field]
-        if text is None:
-            source.left_out["rows without a value"] += 1
-        elif isinstance(text, str):
-            yield text
-        else:
-            raise ValueError(
-                f"Expected text in the field `{field}` of {where}, but row {number} has {type(text).__name__}."
-            )
+    with file.open("rb") as raw:
+        return list(next(json_rows(decompressed(raw, file.name), f"`{file}`"), {}))

