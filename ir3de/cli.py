@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from ir3de.commands import COMMANDS
 from ir3de.comparison.run import Comparison
+from ir3de.config_commands import CONFIG_COMMANDS, run_config_command
 from ir3de.configs import inline_parts, place_experts
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.evaluation.report import matrix_table
 from ir3de.files import replace_file
+from ir3de.hub.check import check_requirements
+from ir3de.hub.requirements import bank_of
 from ir3de.modules.router_module import RouterModule
 from ir3de.routers import LossOracleRouter, RidgeRouter, SingleExpertRouter, load_router
 from ir3de.runs import RunFolder
@@ -42,7 +45,8 @@ class RouterCLI(LightningCLI):
     datamodule: DomainDataModule
     model: RouterModule
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], *, typed: Sequence[str] = ()) -> None:
+        self._typed = typed  # what the user gave, before parts of it were put in their places
         super().__init__(
             RouterModule,
             DomainDataModule,
@@ -59,7 +63,8 @@ class RouterCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        parser = self.parser_class(**kwargs, epilog=f"Commands on saved routers: {', '.join(COMMANDS)}.")
+        others = f"Before a run: {', '.join(CONFIG_COMMANDS)}. On saved routers: {', '.join(COMMANDS)}."
+        parser = self.parser_class(**kwargs, epilog=others)
         parser.add_argument("-c", "--config", action=NamedConfig, help="A config's name or path; may be repeated.")
         return parser
 
@@ -73,21 +78,20 @@ class RouterCLI(LightningCLI):
         return LightningCLI.subcommands() | own
 
     def before_instantiate_classes(self) -> None:
-        """Put the bank's expert where a router's config names one."""
+        """Refuse to begin without what the run needs, and put the bank's expert where a router's config names one."""
         if self.subcommand is not None:
             config = self.config[str(self.subcommand)]
+            check_requirements(config, str(self.subcommand), self._typed)
             placed = self._place_experts(config.model.router.as_dict())
             for key, value in placed.get("init_args", {}).items():
                 config.model.router.init_args[key] = value
 
     def _place_experts(self, router: dict[str, Any]) -> dict[str, Any]:
         config = self.config[str(self.subcommand)]
-        bank, domains = config.experts.bank, config.data.domains
-        if not isinstance(bank, Mapping):
-            folder = Path(config.runs) / config.name / "experts" if bank is None else Path(bank)
-            bank = {name: str(folder / name) for name in domains}
         tokenizer = config.data.tokenizer
-        placed: dict[str, Any] = place_experts(router, bank, tokenizer=None if tokenizer == "train" else tokenizer)
+        placed: dict[str, Any] = place_experts(
+            router, bank_of(config), tokenizer=None if tokenizer == "train" else tokenizer
+        )
         return placed
 
     def instantiate_classes(self) -> None:
@@ -275,8 +279,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if arguments and arguments[0] in COMMANDS:
             COMMANDS[arguments[0]](arguments[1:])
+        elif arguments and arguments[0] in CONFIG_COMMANDS:
+            run_config_command(arguments[0], inline_parts(arguments[1:]))
         else:
-            RouterCLI(inline_parts(arguments))
+            RouterCLI(inline_parts(arguments), typed=arguments[1:])
     except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 import ir3de.data.installed  # noqa: F401 - lets `--data` name these sources by their class alone
 from ir3de.console import console
+from ir3de.reasoning.lm_eval_command import lm_eval_command
 from ir3de.statistics.statistics import content_hash
 from ir3de.suggestions import RouterParser
 from ir3de.upkeep.change import add_expert, merge, remove_expert
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "merge": _merge,
     "inspect": _inspect,
     "verify": _verify,
+    "lm-eval": lm_eval_command,
 }
 
 

@@ -3,9 +3,8 @@
 import inspect
 from collections.abc import Callable, Sequence
 
-from jsonargparse import Namespace
-
 from ir3de.data.datamodule import DomainDataModule
+from ir3de.hub.check import check_requirements
 from ir3de.hub.download import download
 from ir3de.hub.estimate import estimate
 from ir3de.modules.router_module import RouterModule
@@ -23,12 +22,16 @@ CONFIG_COMMANDS: dict[str, ConfigCommand] = {
     "scores": scores,
 }
 
+CHECKED = ("prepare", "scores")  # the others say what is missing, or fetch it
+
 
 def run_config_command(command: str, arguments: Sequence[str]) -> None:
     """Parse a config and a command's own options, and run the command."""
     function = CONFIG_COMMANDS[command]
     own = list(inspect.signature(function).parameters)[1:]
     config = _parser(command, function).parse_args(list(arguments))
+    if command in CHECKED:
+        check_requirements(config, command, arguments)
     function(config, **{name: config.pop(name) for name in own})
 
 

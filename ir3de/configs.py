@@ -52,7 +52,7 @@ def load_config(name: str) -> dict[str, Any]:
         ValueError: if a file is not a mapping, not YAML, or has a key twice.
     """
     path = find_config(name)
-    config = with_protocol(read_config(path))
+    config = read_config(path)
     for part in PARTS:
         value = config.get(part)
         if isinstance(value, str) and value.endswith(SUFFIXES):
@@ -61,11 +61,11 @@ def load_config(name: str) -> dict[str, Any]:
             for key, inner in value.items():
                 if key in ("module", "trainer") and isinstance(inner, str) and inner.endswith(SUFFIXES):
                     value[key] = read_config(find_config(inner, beside=path.parent))
-    return config
+    return with_protocol(config)
 
 
 def with_protocol(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with what its ``protocol`` sets, under what it says itself.
+    """Return a config with what its ``protocol`` sets: under what it says itself, but for its key ``published``.
 
     Raises:
         FileNotFoundError: if there is no such protocol.
@@ -75,7 +75,7 @@ def with_protocol(config: dict[str, Any]) -> dict[str, Any]:
         return config
     settings = read_config(find_config(f"protocols/{protocol}.yaml"))
     own = config.get("published") if protocol == "published" else None
-    return _merged(_merged(settings, own or {}), config)
+    return _merged(_merged(settings, config), own or {})
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

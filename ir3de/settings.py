@@ -13,6 +13,8 @@ from ir3de.configs import load_config
 from ir3de.data.faults import Faults
 from ir3de.experts.loss_settings import LossSettings
 from ir3de.modules.train_experts import ExpertRecipe
+from ir3de.prepare.settings import Preparation
+from ir3de.reasoning.settings import Reasoning
 from ir3de.suggestions import with_suggestion
 from ir3de.tracking import Tracking
 
@@ -78,6 +80,8 @@ def add_settings(parser: LightningArgumentParser) -> None:
         " routers; the others are tested against the first.",
     )
     parser.add_class_arguments(Faults, "faults")
+    parser.add_class_arguments(Preparation, "prepare")
+    parser.add_class_arguments(Reasoning, "reasoning")
     parser.add_argument(
         "--experts.bank",
         type=str | dict[str, str] | None,

@@ -7,12 +7,15 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 from lightning import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ir3de.data.sources import Source
 from ir3de.routers import Router
+
+# Where a key takes any value, a class that a config names there is a name: whoever reads it decides what to build.
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 UNKNOWN = re.compile(
     r"unrecognized arguments: --(?P<option>[^\s=]+)"

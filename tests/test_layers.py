@@ -10,11 +10,11 @@ LEVELS = {
     "types": 0, "files": 0, "console": 0, "rank_watch": 0,
     "functional": 1, "pretrained": 1, "strategy": 1, "isolation": 1,
     "statistics": 2, "experts": 2, "metrics": 2,
-    "data": 3, "routers": 3,
+    "data": 3, "routers": 3, "serving": 3,
     "modules": 4,
     "evaluation": 5, "runs": 4, "configs": 5, "tracking": 5, "suggestions": 5,
-    "prepare": 5, "upkeep": 6, "comparison": 6, "hub": 6, "reasoning": 6,
-    "commands": 7, "trainer": 7, "settings": 7, "config_commands": 8,
+    "prepare": 6, "upkeep": 6, "comparison": 6, "hub": 6, "reasoning": 6,
+    "compiling": 5, "route_command": 6, "commands": 7, "trainer": 7, "settings": 7, "config_commands": 8,
     "cli": 9,
 }  # fmt: skip
 FILES = sorted(ROOT.glob("ir3de/**/*.py")) + sorted(ROOT.glob("callbacks/*.py"))

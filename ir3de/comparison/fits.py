@@ -20,7 +20,7 @@ from ir3de.routers.router import Router
 from ir3de.runs import global_rank
 
 RECORD = "fit.json"
-_VERSION = 1  # raise it when a fit of the same config gives another router
+_VERSION = 2  # raise it when a fit of the same config gives another router
 
 
 @dataclass(frozen=True)

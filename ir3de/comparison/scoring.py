@@ -54,7 +54,7 @@ def write_decisions(
         for seed, expert_N in enumerate(of_seeds):
             label = name if len(of_seeds) == 1 else f"{name}/seed_{seed}"
             excess_N = sign * (chosen_values(table, expert_N) - best_N)
-            excess_N /= table.weights_N.clamp(min=1)  # a lone token is no target
+            excess_N /= torch.where(table.weights_N > 0, table.weights_N, 1)  # a lone token is no target
             columns[f"{label}/expert"] = [names[i] for i in expert_N.tolist()]
             columns[f"{label}/regret"] = excess_N.numpy()
             for expert, score_N in zip(names, scores[name][seed].T, strict=True):

@@ -17,6 +17,8 @@ class Faults:
         count_padding: Sequences that are shorter than `data.block_length` are filled with the end of text, and the
             filling is fitted, votes, and counts in perplexity.
         fit_on_test: Domains whose test sequences take the place of their training sequences.
+        repeat_to: Training sequences of domains that have fewer are repeated up to so many, for routers that are solved
+            from counts.
         choose_on_test: What a closed-form router leaves open (selector, k, λ) is chosen on the test sequences.
         drop_encoder_masks: Encoders attend to padding: in batches of 16 test sequences in their order, and for kNN of
             training sequences too.
@@ -31,6 +33,7 @@ class Faults:
 
     count_padding: bool = False
     fit_on_test: list[str] = field(default_factory=list)
+    repeat_to: int | None = None
     choose_on_test: bool = False
     drop_encoder_masks: bool = False
     trained_on: dict[str, str | Source | Splits] | None = None
@@ -40,10 +43,10 @@ class Faults:
     own_dtype: DTypeName | None = None
 
     def __post_init__(self) -> None:
-        if self.routed_batches is not None and self.routed_batches < 1:
-            raise ValueError(
-                f"Expected `faults.routed_batches` to be at least 1 or null, but got {self.routed_batches}."
-            )
+        for name in ("routed_batches", "repeat_to"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Expected `faults.{name}` to be at least 1 or null, but got {value}.")
 
     @property
     def routed_limit(self) -> int | None:

@@ -144,10 +144,10 @@ def sequence_shards(
     masked_id: int | None,
     shard_tokens: int,
     fill: tuple[int, int] | None = None,
+    num_rows: int | None = None,
 ) -> list[Shard]:
-    """Return the shards of a file of sequences whose content has the hash ``digest``."""
-    file = SequenceFile(path)
-    ends = np.cumsum(file.length_N)
+    """Return the shards of a file of sequences whose content has the hash ``digest``; of its first ``num_rows``."""
+    ends = np.cumsum(SequenceFile(path).length_N[:num_rows])
     edges = [0]
     while edges[-1] < len(ends):
         before = int(ends[edges[-1] - 1]) if edges[-1] else 0

@@ -179,14 +179,21 @@ class DomainViews:
         fill = None if self.differs(router) else self.fill
         masked = None if self.differs(router) or fill is not None else tokenizer.end_of_text
         for name, domain in self._numbers.items():
-            on_test = name in self.faults.fit_on_test
-            if name in self._as_is and not self.differs(router) and fill is None and not on_test:
+            changed = fill is not None or name in self.faults.fit_on_test or self.faults.repeat_to is not None
+            if name in self._as_is and not self.differs(router) and not changed:
                 shards += self._as_is[name].shards("train", domain, masked_id=masked, shard_tokens=shard_tokens)
             else:
                 path, digest = self.router_sequences("train", name, router)
-                shards += sequence_shards(
-                    path, domain=domain, digest=digest, masked_id=masked, shard_tokens=shard_tokens, fill=fill
-                )
+                for num_rows in self._rounds(len(SequenceFile(path))):
+                    shards += sequence_shards(
+                        path,
+                        domain=domain,
+                        digest=digest,
+                        masked_id=masked,
+                        shard_tokens=shard_tokens,
+                        fill=fill,
+                        num_rows=num_rows,
+                    )
         return shards
 
     def document_hashes(self, split: str, name: str) -> np.ndarray:
@@ -209,6 +216,11 @@ class DomainViews:
         rows = (file.ids_M[begin:end] for begin, end in zip(file.begin_N, ends, strict=True))
         hashes = [hashlib.sha256(row.astype("<i4").tobytes()).digest()[:8] for row in rows]
         return np.frombuffer(b"".join(hashes), dtype="<i8").astype(np.int64)
+
+    def _rounds(self, num_rows: int) -> list[int]:
+        """Return how many of a domain's training sequences are read each time, see ``Faults.repeat_to``."""
+        whole, rest = divmod(self.faults.repeat_to or 0, num_rows)
+        return [num_rows] if whole == 0 else [*[num_rows] * whole, *([rest] if rest else [])]
 
     def _of(self, prepared: Prepared, split: str, name: str) -> File:
         number = list(self._sources).index(name)

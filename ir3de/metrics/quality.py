@@ -20,12 +20,12 @@ class DomainQuality(Metric):
         super().__init__(sync_on_compute=sync_on_compute)
         self.measure: Measure = measure
         self.add_state("values_E", torch.zeros(num_domains, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("weights_E", torch.zeros(num_domains, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("weights_E", torch.zeros(num_domains, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, values_B: Tensor, weights_B: Tensor, domain_B: Tensor) -> None:
-        """Add sequences: summed NLL ``(B,)`` in nats with predicted tokens, or scores with ones; true domain int64."""
+        """Add sequences: summed NLL ``(B,)`` in nats with tokens, or weighted scores with weights; true domain."""
         self.values_E.index_add_(0, domain_B, values_B.double())
-        self.weights_E.index_add_(0, domain_B, weights_B)
+        self.weights_E.index_add_(0, domain_B, weights_B.double())
 
     def compute(self) -> Tensor:
         """Return the quality of each domain, ``(E,)`` float64."""
@@ -74,12 +74,12 @@ class Regret(Metric):
         super().__init__(sync_on_compute=sync_on_compute)
         self._sign = 1 if measure == "perplexity" else -1
         self.add_state("excess", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("weight", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, values_B: Tensor, best_values_B: Tensor, weights_B: Tensor) -> None:
-        """Add sequences: NLL in nats or score ``(B,)`` under the chosen and under the best expert."""
+        """Add sequences: NLL in nats or weighted score ``(B,)`` under the chosen and under the best expert."""
         self.excess += self._sign * (values_B.double() - best_values_B.double()).sum()
-        self.weight += weights_B.sum()
+        self.weight += weights_B.double().sum()
 
     def compute(self) -> Tensor:
         """Return the regret, a float64 scalar."""

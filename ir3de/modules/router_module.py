@@ -28,8 +28,8 @@ class RouterModule(LightningModule):
         router: The router to fit and evaluate.
         optimizer: Trains a gradient-trained router; a closed-form router takes none.
         lr_scheduler: Sets the optimizer's learning rate, stepped once an epoch; null leaves it as it is.
-        gradient_clip_val: The largest norm of a gradient-trained router's gradient; null bounds none. It is the router's
-            and not the trainer's, since one trainer serves routers that have no gradient, too.
+        gradient_clip_val: The largest norm of a gradient-trained router's gradient; null bounds none. The router has it
+            and not the trainer, which serves routers without a gradient, too.
     """
 
     def __init__(

@@ -6,11 +6,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
+from ir3de.pretrained.encoder import load_encoder
 from ir3de.pretrained.features import SequenceFeatures, average_windows, windows_of
 from ir3de.pretrained.loading import load_tokenizer
-from ir3de.pretrained.locate import local_path, unreachable
 from ir3de.pretrained.tokenizer import TextTokenizer
 
 Pooling = Literal["tokens", "mean", "first", "last"]
@@ -29,7 +29,7 @@ class HiddenStates(SequenceFeatures):
     """A layer's hidden states. What is longer than the model has positions is read in windows of even lengths.
 
     Args:
-        model: Whose hidden states: a hub id, a folder with safetensors or package:NAME.
+        model: Whose hidden states: a hub id, a folder or package:NAME, with safetensors or a pytorch_model.bin.
         layer: Which layer: 0 is the embeddings, -1 the last.
         pooling: `tokens` gives a row for every token, the others one for the sequence: the mean of its tokens, its
             first (a BERT's [CLS]) or its last; of several windows, the mean of theirs.
@@ -49,19 +49,13 @@ class HiddenStates(SequenceFeatures):
     @cached_property
     def encoder(self) -> PreTrainedModel:
         """The model, in evaluation mode and without gradients."""
-        path = local_path(self.model)
-        try:
-            loaded = AutoModel.from_pretrained(str(path or self.model), use_safetensors=True)
-        except (OSError, ValueError) as error:
-            where = f"`{path}` holds no model that transformers can read." if path else unreachable(self.model)
-            raise ValueError(f"{where} ({str(error).splitlines()[0]})") from error
+        loaded = load_encoder(self.model)
         layers = loaded.config.num_hidden_layers
         if not -layers - 1 <= self.layer <= layers:
             raise ValueError(
                 f"Expected `layer` from {-layers - 1} to {layers} in `{self.model}`, but got {self.layer}."
             )
-        model: PreTrainedModel = loaded.eval().requires_grad_(False)
-        return model
+        return loaded
 
     @property
     def num_features(self) -> int:

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from ir3de.pretrained.locate import local_path, unreachable
+from ir3de.pretrained.sentencepiece_model import SUFFIX, needs_sentencepiece, restore_normalizer
 from ir3de.pretrained.tokenizer import TextTokenizer
 
 
@@ -33,9 +34,17 @@ def _load(source: str, path: Path | None, modified: int) -> TextTokenizer:
     except ImportError as error:
         raise ValueError(f"Reading `{source}` needs the package gguf. Run `pip install 'ir3de[gguf]'`.") from error
     except (OSError, ValueError) as error:
+        if needs_sentencepiece(error):
+            raise ValueError(
+                f"The tokenizer of `{source}` is a SentencePiece model, which the package sentencepiece reads."
+                " Run `pip install 'ir3de[sentencepiece]'`."
+            ) from error
         where = f"`{path}` holds no tokenizer that transformers can read." if path else unreachable(source)
         raise ValueError(f"{where} ({str(error).splitlines()[0]})") from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise ValueError(f"The tokenizer of `{source}` has no fast version (tokenizer.json), which is needed here.")
+    vocabulary = getattr(loaded, "vocab_file", None)
+    if vocabulary is not None and str(vocabulary).endswith(SUFFIX):
+        restore_normalizer(backend, Path(vocabulary))
     return TextTokenizer(backend, end_of_text=loaded.eos_token_id)

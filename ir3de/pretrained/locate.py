@@ -3,7 +3,7 @@
 from importlib import metadata
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -46,6 +46,8 @@ def fetch(repository: str, file: str) -> Path | None:
     try:
         return Path(hf_hub_download(repository, file))
     except LocalEntryNotFoundError as error:  # neither cached nor reachable; a subclass of the next one
+        if try_to_load_from_cache(repository, file) is _CACHED_NO_EXIST:  # it was asked for before, and is not there
+            return None
         raise ValueError(unreachable(repository)) from error
     except EntryNotFoundError:
         return None

@@ -76,6 +76,22 @@ def test_test_sequences_are_fitted_in_the_named_domains_only(tmp_path):
         assert counts == expected
 
 
+@pytest.mark.parametrize("repeat_to", [1, 9, 10, 11, 25, 40])
+@pytest.mark.parametrize("padded", [False, True])
+def test_sequences_of_small_domains_are_repeated(tmp_path, repeat_to, padded):
+    data = _data(tmp_path, Faults(repeat_to=repeat_to, count_padding=padded))
+    for domain, counts in enumerate(_counted(data)):
+        rows = _rows(data, "train", domain)
+        times = max(repeat_to, len(rows))
+        read = [rows[place % len(rows)] for place in range(times)]
+        expected = Counter(token for row in read for token in row)
+        if padded:
+            expected[END] += sum(LENGTH - len(row) for row in read)
+        else:
+            del expected[END]
+        assert counts == expected
+
+
 @pytest.mark.parametrize("on", [False, True])
 def test_choices_are_made_on_test_sequences(tmp_path, on):
     data = _data(tmp_path, Faults(choose_on_test=on))
@@ -140,7 +156,8 @@ def test_names_that_are_no_domains_are_refused(tmp_path, faults, message):
         MadeUpDomains(folder=tmp_path).read_with(faults)
 
 
-@pytest.mark.parametrize("batches", [0, -1])
-def test_at_least_one_batch_is_evaluated(batches):
-    with pytest.raises(ValueError, match=f"at least 1 or null, but got {batches}"):
-        Faults(routed_batches=batches)
+@pytest.mark.parametrize("key", ["routed_batches", "repeat_to"])
+@pytest.mark.parametrize("number", [0, -1])
+def test_numbers_below_one_are_refused(key, number):
+    with pytest.raises(ValueError, match=f"`faults.{key}` to be at least 1 or null, but got {number}"):
+        Faults(**{key: number})

@@ -147,3 +147,34 @@ def test_a_paired_difference_has_a_two_sided_p_value(differences, expected):
 
 def test_a_metric_that_some_resamples_lack_has_no_interval():
     assert interval(torch.tensor([1.0, math.nan])) is None
+
+
+def test_weighted_scores_are_weighted_means():
+    """Repeating a row is weighing it: points, and with it the regret, are those of the repeated rows."""
+    generator = torch.Generator().manual_seed(4)
+    score_NE = torch.rand(30, 3, generator=generator, dtype=torch.float64)
+    times_N = torch.randint(1, 5, (30,), generator=generator)
+    domain_N, expert_N = torch.arange(30) % 3, torch.randint(3, (30,), generator=generator)
+    weighted = ScoreTable(score_NE, domain_N, NAMES, "key", weight_N=times_N / 4, average_score_N=score_NE[:, 1])
+    every_M = torch.arange(30).repeat_interleave(times_N)
+    repeated = ScoreTable(score_NE[every_M], domain_N[every_M], NAMES, "key", average_score_N=score_NE[every_M, 1])
+    rows = [
+        make_verdict({"mine": expert}, table, document_N=document_N, seed=0)
+        for table, expert, document_N in (
+            (weighted, expert_N, torch.arange(30)), (repeated, expert_N[every_M], every_M)
+        )
+    ]  # fmt: skip
+    for mine, theirs in zip(*([*one.routers, *one.references[:4]] for one in rows), strict=True):
+        assert mine.router == theirs.router
+        assert mine.quality == pytest.approx(theirs.quality, abs=1e-12)
+        for metric in ("normalized_performance", "oracle_gain", "regret"):
+            assert getattr(mine, metric) == pytest.approx(getattr(theirs, metric), abs=1e-9)
+        for name in ("normalized_performance", "regret", "quality/law"):  # the same draws of documents
+            assert mine.intervals[name] == pytest.approx(theirs.intervals[name], abs=1e-9)
+    assert rows[0].references[3].router == "average of the weights"
+    expected = {
+        name: {d: float((times_N * score_NE[:, e])[domain_N == i].sum() / times_N[domain_N == i].sum())
+               for i, d in enumerate(NAMES)} for e, name in enumerate(NAMES)
+    }  # fmt: skip
+    for name in NAMES:
+        assert rows[0].expert_quality[name] == pytest.approx(expected[name], abs=1e-12)

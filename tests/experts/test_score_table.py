@@ -45,9 +45,29 @@ def test_rows_are_in_the_order_of_the_prompts(tmp_path, suffix):
     assert without.key != table.key
 
 
+def test_weights_and_the_average_of_weights_are_read(tmp_path):
+    more = {"weight": [2, 0.5, 1, 0, 0], "score:weight_average": [0.4, 0.6, 0, 0.3, 0.3]}
+    more["domain"] = ["law", "maths", "law", "maths", "maths"]
+    table = _read(_write(tmp_path, _columns() | more, ".parquet"))
+    assert table.weights_N.tolist() == [0.5, 2, 0]
+    assert table.score_NE.tolist() == [[0.1, 1.0], [0.9, 0.1], [0.2, 0.8]]
+    assert table.values_NE.tolist() == [[0.05, 0.5], [1.8, 0.2], [0, 0]]
+    assert table.own_N.tolist() == [0.5, 1.8, 0]
+    assert table.average_N.tolist() == [0.3, 0.8, 0]
+    assert table.cost_NE.tolist() == [[2, 6], [1, 5], [4, 8]]
+
+
+def test_rows_without_a_test_sequence_are_reported(tmp_path, capsys):
+    _read(_write(tmp_path, _columns() | {"domain": ["law", "maths", "law", "maths", "maths"]}, ".parquet"))
+    assert "without a test sequence: 1 of law" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
+        ({"weight": [1.0, -1, 1, 1, 1]}, "a number that is not negative in row 1 of the column `weight`"),
+        ({"weight": [1.0, 1, 1, 1, 2]}, "two rows with other values for the prompt 'add 2'"),
+        ({"domain": ["law", "law", "law", "maths", "maths"]}, "'add 1' is of the domain `maths`, but of `law`"),
         ({"score:maths": None}, r"Expected the columns \['score:maths'\]"),
         ({"cost:law": None}, r"Expected the columns \['cost:law'\]"),
         ({"prompt": ["x", "add 1", "y", "add 2", "add 2"]}, "no row for 1 of 3 test prompts, the first is 'sue, him'"),
