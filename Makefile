@@ -27,8 +27,8 @@ quickstart: $(INSTALLED) ## install, train small experts on installed text, fit 
 	$(RUN) main.py test --config quickstart.yaml
 	$(RUN) main.py compare --config quickstart.yaml
 
-test: $(INSTALLED) ## install, and run the tests
-	$(RUN) -m pytest
+test: $(INSTALLED) ## install, and run the tests, two files at a time
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED) ## lint, format check and types
 	$(VENV)/bin/ruff check .
