@@ -29,9 +29,11 @@ KNN = {"router": {"class_path": "ir3de.routers.KNNRouter", "init_args": FEATURES
 LINEAR = {"router": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}}}
 RIDGE = {"router": {"class_path": "RidgeRouter", "init_args": {"embeddings": "runs/mine/experts/trunk"}}}
 BAYES = {"router": {"class_path": "SmoothedBayesRouter", "init_args": {"embeddings": "runs/mine/experts/trunk"}}}
+DAMAGED = {"router": {"class_path": "ir3de.routers.KNNRouter", "init_args": {
+    "features": {"class_path": "HiddenStates", "init_args": {"model": "damaged"}}}}}  # fmt: skip
 MISSING = {"router": {"class_path": "ir3de.routers.KNNRouter", "init_args": {
     "features": {"class_path": "HiddenStates", "init_args": {"model": "package:no-such-encoder"}}}}}  # fmt: skip
-ROUTERS = ["ridge.yaml", "bayes.yaml", "knn.yaml", "missing.yaml", "mlp.yaml", "random", "best_single", "oracle",
+ROUTERS = ["ridge.yaml", "bayes.yaml", "knn.yaml", "damaged.yaml", "mlp.yaml", "random", "best_single", "oracle",
            "loss_oracle"]  # fmt: skip
 
 
@@ -40,7 +42,9 @@ def compared(project):
     """A finished comparison in the working directory of test_cli's project."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        parts = {"ridge": RIDGE, "bayes": BAYES, "knn": KNN, "missing": MISSING, "mlp": MLP}
+        parts = {"ridge": RIDGE, "bayes": BAYES, "knn": KNN, "damaged": DAMAGED, "missing": MISSING, "mlp": MLP}
+        (project / "damaged").mkdir()
+        (project / "damaged/config.json").write_text("{}")
         for name, part in parts.items():
             (project / f"{name}.yaml").write_text(yaml.safe_dump(part))
         prices = {"biology": 1.0, "cooking": 2.0, "history": 3.0}
@@ -67,9 +71,9 @@ def test_every_router_has_a_row_and_a_failure_loses_no_other(compared):
     assert float(rows["oracle"]["normalized_performance"]) == pytest.approx(100)
     assert float(rows["loss_oracle"]["regret"]) == pytest.approx(0, abs=1e-9)
     failures = json.loads((compared / "comparison.json").read_text())["failures"]
-    assert list(failures) == ["missing"]
-    assert "pip install --no-deps no-such-encoder" in failures["missing"]
-    assert html.escape(failures["missing"]).replace("&#x27;", "&#39;") in (compared / "report.html").read_text()
+    assert list(failures) == ["damaged"]
+    assert "`damaged` holds no" in failures["damaged"]
+    assert html.escape(failures["damaged"]).replace("&#x27;", "&#39;") in (compared / "report.html").read_text()
 
 
 def test_rows_are_what_the_decisions_give_on_the_loss_table(compared):
@@ -221,7 +225,8 @@ def test_what_is_fitted_is_used_again_and_saved_runs_take_part(compared, monkeyp
     (["--routers", "[ridge.yaml, ridge.yaml]"], "named twice"),
     (["--routers", "[wrong.yaml]"], "The config of the router `wrong` is none of a router's"),
     (["--routers", "[mine.yaml]"], "The config of the router `mine` is none of a router's"),
-    (["--routers", "[missing.yaml]"], "No router could be fitted: missing: Expected the package `no-such-encoder`"),
+    (["--routers", "[damaged.yaml]"], "No router could be fitted: damaged: `damaged` holds no"),
+    (["--routers", "[knn.yaml, missing.yaml]"], "pip install --no-deps no-such-encoder"),
     (["--experts.prices", '{"biology": 1}'], "Expected `experts.prices` for each of"),
     (["--wandb.mode", "sometimes"], "wandb.mode"),
 ])  # fmt: skip
