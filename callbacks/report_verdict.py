@@ -65,7 +65,7 @@ class ReportVerdict(Callback):
         if trainer.is_global_zero:
             table = _module(pl_module).table
             assert table is not None, "the table is made before the test begins"
-            routed_limit = trainer.datamodule.faults.routed_limit  # type: ignore[attr-defined]
+            routed_limit = trainer.datamodule.routed_limit  # type: ignore[attr-defined]
             verdict = make_verdict(decisions, table, document_N=documents, seed=self.seed, routed_limit=routed_limit)
             folder = Path(trainer.default_root_dir)
             write_tables(verdict, folder)

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from ir3de.arguments import PUBLISHED, WORKED_IN, in_order
 from ir3de.commands import COMMANDS
 from ir3de.comparison.run import Comparison
 from ir3de.config_commands import CONFIG_COMMANDS, run_config_command
-from ir3de.configs import inline_parts, place_experts
+from ir3de.configs import place_experts
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.evaluation.report import matrix_table
@@ -45,8 +45,9 @@ class RouterCLI(LightningCLI):
     datamodule: DomainDataModule
     model: RouterModule
 
-    def __init__(self, args: list[str], *, typed: Sequence[str] = ()) -> None:
-        self._typed = typed  # what the user gave, before parts of it were put in their places
+    def __init__(self, arguments: list[str]) -> None:
+        command = arguments[:1] if arguments and not arguments[0].startswith("-") else []
+        self._typed = arguments[len(command) :]
         super().__init__(
             RouterModule,
             DomainDataModule,
@@ -56,7 +57,7 @@ class RouterCLI(LightningCLI):
             save_config_callback=None,  # the resolved config goes into the run's folder, see ``_save_config``
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=args,
+            args=[*command, *in_order(self._typed)],
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -127,7 +128,7 @@ class RouterCLI(LightningCLI):
         tracking: Tracking = self._get(self.config_init, "wandb")
         if tracking.mode != "disabled":
             finish_wandb()
-        config = self._parser(self.subcommand).dump(self.config["compare"], skip_unset=False)
+        config = self._dump()
         decides = {key: yaml.safe_load(config)[key] for key in ("data", "trainer", "faults")}
         self.trainer.comparison = Comparison(
             self.datamodule,
@@ -145,6 +146,7 @@ class RouterCLI(LightningCLI):
             setting=self._get(self.config_init, "setting"),
             protocol=self._get(self.config_init, "protocol"),
             other=self.run.path.with_name(self._comparison(other=True)),
+            bank=bank_of(self.config["compare"]),
             place_experts=self._place_experts,
         )
 
@@ -257,8 +259,14 @@ class RouterCLI(LightningCLI):
 
     @rank_zero_only
     def _save_config(self, file: str) -> None:
-        config = self._parser(self.subcommand).dump(self.config[str(self.subcommand)], skip_unset=False)
-        replace_file(self.run.path / file, config.encode())
+        replace_file(self.run.path / file, self._dump().encode())
+
+    def _dump(self) -> str:
+        """Return the resolved config, which gives the same again: what the protocol sets stands in every key."""
+        config = self.config[str(self.subcommand)].clone()
+        if config.protocol == PUBLISHED and config.published:
+            config.published = WORKED_IN
+        return str(self._parser(self.subcommand).dump(config, skip_unset=False))
 
     @rank_zero_only
     def _finish(self, next_command: str | None, *files: str) -> None:
@@ -280,9 +288,9 @@ def main(arguments: list[str] | None = None) -> None:
         if arguments and arguments[0] in COMMANDS:
             COMMANDS[arguments[0]](arguments[1:])
         elif arguments and arguments[0] in CONFIG_COMMANDS:
-            run_config_command(arguments[0], inline_parts(arguments[1:]))
+            run_config_command(arguments[0], arguments[1:])
         else:
-            RouterCLI(inline_parts(arguments), typed=arguments[1:])
+            RouterCLI(arguments)
     except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 
+from ir3de.arguments import in_order
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.hub.check import check_requirements
 from ir3de.hub.download import download
@@ -26,10 +27,10 @@ CHECKED = ("prepare", "scores")  # the others say what is missing, or fetch it
 
 
 def run_config_command(command: str, arguments: Sequence[str]) -> None:
-    """Parse a config and a command's own options, and run the command."""
+    """Parse a config and a command's own options, as they were typed, and run the command."""
     function = CONFIG_COMMANDS[command]
     own = list(inspect.signature(function).parameters)[1:]
-    config = _parser(command, function).parse_args(list(arguments))
+    config = _parser(command, function).parse_args(in_order(arguments))
     if command in CHECKED:
         check_requirements(config, command, arguments)
     function(config, **{name: config.pop(name) for name in own})

@@ -1,8 +1,6 @@
 """Configs by name: found in the working directory or in ``configs/``, and composed of parts."""
 
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,63 +59,7 @@ def load_config(name: str) -> dict[str, Any]:
             for key, inner in value.items():
                 if key in ("module", "trainer") and isinstance(inner, str) and inner.endswith(SUFFIXES):
                     value[key] = read_config(find_config(inner, beside=path.parent))
-    return with_protocol(config)
-
-
-def with_protocol(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with what its ``protocol`` sets: under what it says itself, but for its key ``published``.
-
-    Raises:
-        FileNotFoundError: if there is no such protocol.
-    """
-    protocol = config.get("protocol")
-    if protocol is None:
-        return config
-    settings = read_config(find_config(f"protocols/{protocol}.yaml"))
-    own = config.get("published") if protocol == "published" else None
-    return _merged(_merged(settings, config), own or {})
-
-
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of both, those of ``over`` where both have one."""
-    both = [key for key in under if isinstance(under[key], dict) and isinstance(over.get(key), dict)]
-    return {**under, **over, **{key: _merged(under[key], over[key]) for key in both}}
-
-
-def inline_parts(arguments: Sequence[str]) -> list[str]:
-    """Rewrite ``--model routers/mlp.yaml`` as the config that it stands for, so that parts are found by name too.
-
-    ``--protocol published`` stands for what it sets, with what the configs before it say of it.
-    """
-    rewritten: list[str] = []
-    rest = list(arguments)
-    published: dict[str, Any] = {}
-    while rest:
-        argument = rest.pop(0)
-        option, equals, value = argument.partition("=")
-        if option in ("--protocol", "--config", "-c") and not equals and rest:
-            value = rest.pop(0)
-        if option in ("--config", "-c"):
-            rewritten += [option, value]
-            with suppress(OSError, ValueError):  # the parser says what is wrong with it
-                published = read_config(find_config(value)).get("published") or published
-            continue
-        if option == "--protocol" and (find_config("protocols/published.yaml").parent / f"{value}.yaml").is_file():
-            rewritten += ["--config", json.dumps(with_protocol({"protocol": value, "published": published or None}))]
-            continue
-        if option == "--protocol":  # the parser says what there is
-            rewritten += [option, value]
-            continue
-        if option.removeprefix("--") not in PARTS or not option.startswith("--"):
-            rewritten.append(argument)
-            continue
-        if not equals:
-            value = rest.pop(0) if rest else ""
-        if value.endswith(SUFFIXES):
-            rewritten += ["--config", json.dumps({option.removeprefix("--"): read_config(find_config(value))})]
-        else:
-            rewritten += [option, value]
-    return rewritten
+    return config
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -145,6 +87,14 @@ def built(cls: type[Built], key: str, given: Any) -> Built:
     parser.add_class_arguments(cls, key)
     found: Built = parser.instantiate(parser.parse_object({} if given is None else {key: given}))[key]
     return found
+
+
+RUNS, UNNAMED = "runs", "unnamed"  # the folder of all runs and the name of one, where a config says nothing
+
+
+def experts_folder(given: str | None, *, runs: str | Path, name: str) -> Path:
+    """Return the folder with an expert for each domain: the one that is given, or that of a run's own experts."""
+    return Path(runs) / name / "experts" if given is None else Path(given)
 
 
 EXPERT = "expert:"

@@ -37,7 +37,7 @@ class NamedConfig(ActionConfigFile):
     """``--config quickstart.yaml``, found by name, with its parts in place."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        inline = values.lstrip().startswith("{")  # what ``inline_parts`` made of a part
+        inline = values.lstrip().startswith("{")  # what ``in_order`` made of a part
         try:
             config = json.loads(values) if inline else load_config(values)
             known = {action.dest.split(".")[0] for action in parser._actions}

@@ -39,10 +39,10 @@ def setting(request, tmp_path_factory):
     {"m2d2": save_packed, "clm2": save_ragged}[name](folder / "data", tokenizer, domains)
     bank = save_checkpoints(folder / "checkpoints", tokenizer, domains)
     save_bert(folder / "bert", tokenizer)
-    routers = ["paper/ir3de", "paper/ir3de_all", "paper/ir3de_mean"]
-    routers += [shipped_router(folder, one, folder / "bert") for one in ("knn", "modem_large")]
+    for one in ("knn", "modem_large"):
+        shipped_router(folder, one, folder / "bert")
     paths = ["--data.root", str(folder / "data"), "--data.tokenizer", str(folder / "tokenizer")]
-    paths += ["--experts.bank", json.dumps(bank), "--routers", json.dumps([*routers, "best_single", "oracle"])]
+    paths += ["--experts.bank", json.dumps(bank)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield name, folder, [*paths, *QUICK]
@@ -97,14 +97,82 @@ def test_compare_puts_the_papers_figures_beside_both_protocols(setting):
     }
     assert all(not one["failures"] for one in ours.values())
     for cell, protocol in zip(cells[1:], ("published", "corrected"), strict=True):
-        (row,) = [one["row"] for one in ours[protocol]["standings"] if one["name"] == "ir3de"]
+        (row,) = [one["row"] for one in ours[protocol]["standings"] if one["name"] == "paper_ir3de"]
         assert cell.startswith(f"{row['normalized_performance']:.2f} [")
     (line,) = re.findall(r"^\| IR3DE \| (.*) \|$", first, re.M)
     assert line.split("|")[2].strip() == ""  # not measured yet
+    for router in ("kNN", "MoDEM-large"):
+        (line,) = re.findall(rf"^\| {router} \| (.*) \|$", report, re.M)
+        assert all(" [" in cell for cell in line.split("|")[1:]), "measured by both protocols"
     (average,) = re.findall(r"^\| IR3DE-avg \| (.*) \|$", report, re.M)
     assert average.split("|")[0].strip() == ""  # not published
     assert "Protocol: published. Faults that are on: count_padding" in first
     assert "none is there" in report
+
+
+def test_the_other_protocols_column_is_empty_where_it_was_measured_on_other_data(setting):
+    _, folder, _ = setting
+    _run("compare", setting, "--seeds", "1", "--routers", "[paper/ir3de]", "--name", "apart")
+    report = folder / "runs/apart/comparison/comparison.json"
+    other = folder / "runs/apart/comparison_published"
+    other.mkdir()
+    there = json.loads(report.read_text())
+    for change, empty in (({}, False), ({"bank": {}}, True), ({"setting": None}, True), ({"content": {}}, True)):
+        there["measured_on"] = json.loads(report.read_text())["measured_on"] | change
+        (other / "comparison.json").write_text(json.dumps(there))
+        _run("compare", setting, "--seeds", "1", "--routers", "[paper/ir3de]", "--name", "apart")
+        text = report.with_name("report.md").read_text()
+        (line,) = re.findall(r"^\| IR3DE \| (.*) \|$", text, re.M)
+        assert (line.split("|")[1].strip() == "") == empty
+        assert ("and is left out" in text) == empty
+
+
+def test_a_runs_config_gives_the_run_again_and_keeps_its_protocol(setting, capsys):
+    _, folder, _ = setting
+    (folder / "own.yaml").write_text("published: {faults: {routed_batches: 3}}")
+    _run(
+        "fit",
+        setting,
+        "--config",
+        "own.yaml",
+        "--protocol",
+        "published",
+        "--name",
+        "again",
+        "--faults.own_dtype",
+        "null",
+    )
+    saved = folder / "runs/again/config.yaml"
+    first = yaml.safe_load(saved.read_text())
+    assert (first["faults"]["routed_batches"], first["faults"]["own_dtype"]) == (3, None)
+    main(["fit", "--config", str(saved), "--faults.own_dtype", "bfloat16"])
+    second = yaml.safe_load(saved.read_text())
+    assert second["faults"] == first["faults"] | {"own_dtype": "bfloat16"}
+    assert {key: value for key, value in second.items() if key != "faults"} == {
+        key: value for key, value in first.items() if key != "faults"
+    }
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(saved), "--protocol", "corrected"])
+    assert "cannot change the saved config of a run by `protocol: published`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["validate", "predict", "train-experts", "estimate", "download"])
+def test_the_other_commands_take_the_setting_too(setting, command, capsys):
+    _, folder, _ = setting
+    if command in ("validate", "predict"):
+        _run("fit", setting, "--name", "others")
+    bank = ["--experts.bank", "null", "--experts.module.preset", "2e6", "--experts.module.context_length", str(BLOCK)]
+    bank += ["--experts.module.trunk.steps", "2", "--experts.module.branch.steps", "1"]
+    bank += ["--experts.module.trunk.warmup_steps", "0", "--experts.module.branch.warmup_steps", "0"]
+    bank += ["--experts.trainer.precision", "32-true", "--experts.module.batch_size", "8"]
+    _run(command, setting, "--name", "others", *(bank if command == "train-experts" else []))
+    there = {"predict": "runs/others/predictions.csv", "train-experts": "runs/others/experts/trunk/model.safetensors"}
+    if command in there:
+        assert (folder / there[command]).is_file()
+    else:
+        said = {"validate": "validation/routing_accuracy_mean", "estimate": "fit: counting", "download": "nothing"}
+        out = capsys.readouterr()
+        assert said[command].lower() in (out.out + out.err).lower()
 
 
 def test_losses_are_those_of_the_published_labels(setting):

@@ -54,7 +54,8 @@ def find_entries(
 ) -> list[Entry]:
     """Return what ``routers`` name: ``knn``, ``routers/knn.yaml``, a config of one's own, or a saved router's folder.
 
-    A folder may be the router's own or that of its run. ``place_experts`` puts the bank's experts where a config names
+    A router is called as its config below ``routers/`` (``paper_knn``), or as its file. A folder may be the router's
+    own or that of its run. ``place_experts`` puts the bank's experts where a config names
     them.
 
     Raises:
@@ -67,8 +68,10 @@ def find_entries(
         if folder is not None:
             entries.append(Entry(_slug(str(folder).removesuffix("/router")), None, folder.resolve()))
         else:
-            name = given if given.endswith((".yaml", ".yml")) else f"routers/{given}.yaml"
-            entries.append(Entry(_slug(Path(name).stem), place_experts(read_config(find_config(name))), None))
+            path = given if given.endswith((".yaml", ".yml")) else f"routers/{given}.yaml"
+            _, folder_of_routers, below = path.rpartition("routers/")
+            name = str(Path(below).with_suffix("")) if folder_of_routers else Path(path).stem
+            entries.append(Entry(_slug(name), place_experts(read_config(find_config(path))), None))
     names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

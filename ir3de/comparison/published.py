@@ -1,24 +1,29 @@
 """What the paper published beside what is measured here, by each protocol."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ir3de.comparison.standings import Standing
 from ir3de.evaluation.verdict import Interval
 
-# Averages over domains of normalized performance, in percent; one seed, no intervals (DESIGN.md section 5).
+# By the config in configs/routers/paper: averages over domains of normalized performance, in percent; one seed, no
+# intervals (DESIGN.md section 5).
 PAPER: dict[str, dict[str, float]] = {
-    "m2d2": {"ir3de": 98.2, "ir3de_all": 100.0, "knn": 100.0, "modem_large": 98.3},
-    "clm2": {"ir3de": 95.3, "knn": 97.9, "modem_large": 87.0},
-    "reasoning": {"ir3de": 98.4, "ir3de_all": 95.0, "ir3de_mean": 96.0, "knn": 97.6, "modem_large": 72.3},
-}
+    "m2d2": {"paper_ir3de": 98.2, "paper_ir3de_all": 100.0, "paper_knn": 100.0, "paper_modem_large": 98.3},
+    "clm2": {"paper_ir3de": 95.3, "paper_knn": 97.9, "paper_modem_large": 87.0},
+    "reasoning": {
+        "paper_ir3de": 98.4, "paper_ir3de_all": 95.0, "paper_ir3de_mean": 96.0, "paper_knn": 97.6,
+        "paper_modem_large": 72.3,
+    },
+}  # fmt: skip
 ROUTERS = {
-    "ir3de": "IR3DE",
-    "ir3de_all": "IR3DE-all",
-    "ir3de_mean": "IR3DE-avg",
-    "knn": "kNN",
-    "modem_large": "MoDEM-large",
+    "paper_ir3de": "IR3DE",
+    "paper_ir3de_all": "IR3DE-all",
+    "paper_ir3de_mean": "IR3DE-avg",
+    "paper_knn": "kNN",
+    "paper_modem_large": "MoDEM-large",
 }
 PROTOCOLS = ("published", "corrected")
 Measured = dict[str, tuple[float, Interval | None]]
@@ -31,16 +36,23 @@ def measured(standings: Sequence[Standing]) -> Measured:
     }
 
 
-def read_measured(path: Path) -> Measured:
-    """Return what the comparison that wrote ``path`` measured; nothing where there is none."""
+def read_measured(path: Path, measured_on: Mapping[str, Any]) -> tuple[Measured, bool]:
+    """Return what the comparison that wrote ``path`` measured, and whether it was on the same setting, data and bank.
+
+    Nothing is returned where there is none, or where it was on others.
+    """
     if not path.is_file():
-        return {}
-    rows = {one["name"]: one["row"] for one in json.loads(path.read_text())["standings"]}
+        return {}, True
+    there = json.loads(path.read_text())
+    if there.get("measured_on") != json.loads(json.dumps(measured_on)):
+        return {}, False
+    rows = {one["name"]: one["row"] for one in there["standings"]}
     ends = {name: row["intervals"].get("normalized_performance") for name, row in rows.items()}
-    return {
+    found = {
         name: (row["normalized_performance"], None if ends[name] is None else (ends[name][0], ends[name][1]))
         for name, row in rows.items()
     }
+    return found, True
 
 
 def published_table(setting: str, by_protocol: dict[str, Measured]) -> tuple[str, list[str], list[list[str]]]:

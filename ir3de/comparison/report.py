@@ -15,6 +15,7 @@ from ir3de.console import console
 from ir3de.evaluation.verdict import Interval
 from ir3de.files import replace_file, write_csv
 
+_OTHER = " The comparison by the other protocol is of another setting, other data or another bank, and is left out."
 CSV, MARKDOWN, PAGE, JSON = "comparison.csv", "report.md", "report.html", "comparison.json"
 
 
@@ -40,7 +41,9 @@ class Report:
     setting: str | None = None
     protocol: str = "corrected"
     faults: list[str] = field(default_factory=list)
+    measured_on: dict[str, Any] = field(default_factory=dict)  # setting, data and bank, whatever the protocol
     by_other_protocol: Measured = field(default_factory=dict)
+    other_agrees: bool = True  # whether that was measured on the same
 
     @property
     def first(self) -> Standing:
@@ -141,7 +144,7 @@ class Report:
         chosen = "on test data, as published," if "choose_on_test" in self.faults else "on validation data"
         frozen = "" if "choose_on_test" in self.faults else " before a test sequence was read"
         notes = [
-            f"Protocol: {self.protocol}.{faulty}",
+            f"Protocol: {self.protocol}.{faulty}{'' if self.other_agrees else _OTHER}",
             f"Test sequences, of so many documents: {documents}. {checked}: {apart}.",
             f"Every choice (settings, epochs, k, λ, temperature) was made {chosen} and frozen{frozen}"
             f" (SHA-256 of choices.json: {self.frozen[:16]}…).",

@@ -52,6 +52,7 @@ class Comparison:
         setting: Which of the paper's settings this is, if any.
         protocol: The protocol by which the config says that it measures.
         other: The folder of the comparison by the other protocol.
+        bank: Where each expert is.
         place_experts: Puts the bank's experts where a router's config names them.
         fit_settings: What of it decides a fit beside the router's own config: how text is read and trained on.
     """
@@ -70,6 +71,7 @@ class Comparison:
     setting: str | None = None
     protocol: str = "corrected"
     other: Path | None = None
+    bank: Mapping[str, str] = field(default_factory=dict)
     fit_settings: str = ""
     place_experts: Callable[[dict[str, Any]], dict[str, Any]] = dict
     failures: dict[str, str] = field(default_factory=dict)
@@ -94,6 +96,9 @@ class Comparison:
                 )
         checked = self.data.check_disjoint()
         identity = self._check_data()
+        content = {split: self.data.expert_blocks(split).content for split in ("train", "validation", "test")}
+        measured_on = {"setting": self.setting, "content": content, "bank": dict(self.bank)}
+        by_other, agrees = ({}, True) if self.other is None else read_measured(self.other / JSON, measured_on)
         fits = self._fit(entries, kinds, seeds, identity)
         if global_rank() > 0:
             return
@@ -131,7 +136,9 @@ class Comparison:
             setting=self.setting,
             protocol=self.protocol,
             faults=self.data.faults.on,
-            by_other_protocol={} if self.other is None else read_measured(self.other / JSON),
+            measured_on=measured_on,
+            by_other_protocol=by_other,
+            other_agrees=agrees,
         )
         write_report(report, self.folder)
         if self.tracking is not None:

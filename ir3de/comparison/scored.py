@@ -78,7 +78,7 @@ def stand(scored: Sequence[Scored], table: Table, document_N: Tensor, of: Costed
     """Return the rows of the comparison, in the order of ``scored``; the average of weights comes last."""
     names = of.data.domain_names
     decisions = {one.entry.name: torch.stack(one.experts) for one in scored}
-    limit = of.data.faults.routed_limit
+    limit = of.data.routed_limit
     rows, differences = quality_rows(decisions, table, document_N, seed=of.seed, routed_limit=limit)
     every = of.data.texts("test")
     texts = [every[i] for i in np.random.default_rng(of.seed).permutation(len(every))[:PROMPTS].tolist()]

@@ -10,6 +10,7 @@ from torch import Tensor
 from ir3de.comparison.calibration import Reliability
 from ir3de.comparison.fits import Fit
 from ir3de.comparison.timing import Costs
+from ir3de.data.faults import RoutedLimit
 from ir3de.evaluation.bootstrap import interval, paired_p_value
 from ir3de.evaluation.resampling import Table, resample
 from ir3de.evaluation.verdict import WEIGHT_AVERAGE_NAME, Interval, VerdictRow, best_single_expert, make_verdict
@@ -51,7 +52,7 @@ class Standing:
 
 
 def quality_rows(
-    decisions: Mapping[str, Tensor], table: Table, document_N: Tensor, *, seed: int, routed_limit: int | None
+    decisions: Mapping[str, Tensor], table: Table, document_N: Tensor, *, seed: int, routed_limit: RoutedLimit | None
 ) -> tuple[dict[str, VerdictRow], dict[str, dict[str, Difference]]]:
     """Return the verdict's row of every router, and its differences to the first one; ``decisions`` are ``(S, N)``.
 
@@ -64,8 +65,7 @@ def quality_rows(
     every: dict[str, Tensor | None] = dict(decisions)
     if WEIGHT_AVERAGE_NAME in rows:
         every[WEIGHT_AVERAGE_NAME] = None
-    limits = dict.fromkeys(decisions, routed_limit)
-    resampled = resample(every, table, document_N, single_N=single_N, seed=seed, limits=limits)
+    resampled = resample(every, table, document_N, single_N=single_N, seed=seed, routed_limit=routed_limit)
     first = next(iter(decisions))
     differences: dict[str, dict[str, Difference]] = {}
     for name, of_router in resampled.items():

@@ -101,6 +101,7 @@ class DomainDataModule(ReadableDomains, LightningDataModule):
         super().__init__(
             views=views,
             names=tuple(sources),
+            given_order=tuple(domains),
             root=root,
             cache_dir=cache_dir,
             seed=seed,

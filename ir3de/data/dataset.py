@@ -57,6 +57,8 @@ class BlockDataset(Dataset[Batch]):
                 "Expected text beside the token ids, but a domain is already tokenized. Set `with_text: false`,"
                 " or give that domain as text."
             )
+        #: The SHA-256 of what was read, however it is filled and masked.
+        self.content: str = hashlib.sha256(json.dumps([list(names), self._domains, list(digests)]).encode()).hexdigest()
         identity = json.dumps([list(names), self._domains, list(digests), masked_id, *([] if fill is None else fill)])
         self.fingerprint: str = hashlib.sha256(identity.encode()).hexdigest()
 

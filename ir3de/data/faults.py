@@ -1,6 +1,11 @@
 """What the published code does otherwise and numbers depend on: off by default, so that it can be measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
 
 from ir3de.data.domain import Splits
 from ir3de.data.sources import Source
@@ -9,13 +14,28 @@ from ir3de.experts.bank import DTypeName
 _BATCH = 16  # sequences of a batch in the published code
 
 
+@dataclass(frozen=True)
+class RoutedLimit:
+    """Of the sequences that go to an expert only the first few are evaluated, in the order ``order_N`` ``(N,)``."""
+
+    sequences: int
+    order_N: Tensor
+
+    @classmethod
+    def of(cls, batches: int | None, domain_N: Tensor, *, order: Sequence[int]) -> Self | None:
+        """Return the limit of so many batches, or nothing; domains ``domain_N`` ``(N,)`` come in the given order."""
+        if batches is None:
+            return None
+        return cls(_BATCH * batches, torch.tensor(order).argsort()[domain_N].argsort(stable=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Faults:
     """Behaviours of the published code that change numbers (DESIGN.md section 5); `protocol: published` sets them.
 
     Args:
-        count_padding: Sequences that are shorter than `data.block_length` are filled with the end of text, and the
-            filling is fitted, votes, and counts in perplexity.
+        count_padding: Sequences that are shorter than `data.block_length` are filled with the end of text, in the
+            tokenizer that reads them, and the filling is fitted, votes, and counts in perplexity.
         fit_on_test: Domains whose test sequences take the place of their training sequences.
         repeat_to: Training sequences of domains that have fewer are repeated up to so many, for routers that are solved
             from counts.
@@ -26,7 +46,7 @@ class Faults:
         freeze_pooler: MoDEM's pooler stays as it was drawn.
         keep_last_epoch: A gradient-trained router is saved as it was in its last epoch, not in its best.
         routed_batches: Only the first so many batches of 16 sequences that go to an expert are evaluated, over all
-            domains in their order.
+            domains in the order in which the config names them.
         own_dtype: The precision in which a domain's own expert is evaluated, where the routed one has
             `experts.losses.dtype`.
     """
@@ -47,11 +67,6 @@ class Faults:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"Expected `faults.{name}` to be at least 1 or null, but got {value}.")
-
-    @property
-    def routed_limit(self) -> int | None:
-        """How many sequences of those that go to an expert are evaluated; all where it is ``None``."""
-        return None if self.routed_batches is None else _BATCH * self.routed_batches
 
     @property
     def on(self) -> list[str]:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from ir3de.data.dataset import BlockDataset
 from ir3de.data.domain import sources_of
-from ir3de.data.faults import Faults
+from ir3de.data.faults import Faults, RoutedLimit
 from ir3de.data.loss_rows import LossRows
 from ir3de.data.reader import Reader
 from ir3de.data.report import DomainReport
@@ -27,6 +28,7 @@ class ReadableDomains:
     Args:
         views: the text and token ids on disk.
         names: the domains' names, in order.
+        given_order: the same names, in the order in which the config has them.
         root: where relative paths are.
         cache_dir: where counts are kept.
         seed: draws samples.
@@ -40,6 +42,7 @@ class ReadableDomains:
         *,
         views: DomainViews,
         names: tuple[str, ...],
+        given_order: tuple[str, ...],
         root: str | None,
         cache_dir: str,
         seed: int,
@@ -58,6 +61,7 @@ class ReadableDomains:
         self._other_views: DomainViews | None = None  # of `faults.trained_on`
         self._by_gradient = False
         self._root = root
+        self._given_order = given_order
         self._seed = seed
         self._with_text = with_text
         self._shard_tokens = shard_tokens
@@ -96,6 +100,13 @@ class ReadableDomains:
         return "test" if self.faults.choose_on_test else "validation"
 
     @property
+    def routed_limit(self) -> RoutedLimit | None:
+        """Which of the test sequences that go to an expert are evaluated, where not all are; see ``Faults``."""
+        order = [self.domain_names.index(name) for name in self._given_order]
+        domain_N = torch.from_numpy(self.router_rows("test").domains())
+        return RoutedLimit.of(self.faults.routed_batches, domain_N, order=order)
+
+    @property
     def num_domains(self) -> int:
         """How many domains there are."""
         return len(self.domain_names)
@@ -120,7 +131,7 @@ class ReadableDomains:
         if domain is not None and domain not in self.domain_names:
             raise ValueError(f"Expected a domain of {list(self.domain_names)}, but got `{domain}`.")
         names = self.domain_names if domain is None else (domain,)
-        fill = self._views.fill if split == "test" else None  # padding counts in perplexity, not in training
+        fill = self._views.fill() if split == "test" else None  # padding counts in perplexity, not in training
         return self._dataset({name: self._views.blocks(split, name) for name in names}, fill=fill)
 
     def router_rows(self, split: Split) -> BlockDataset:
@@ -129,7 +140,8 @@ class ReadableDomains:
         router, views = self.router_tokenizer, self._views_of(split)
         files = {name: views.router_sequences(split, name, router) for name in self.domain_names}
         differs = views.differs(router)
-        fill = None if differs else views.fill
+        # An encoder is given text, and pads it itself: `faults.drop_encoder_masks`.
+        fill = None if differs and self.features is not None else views.fill(router)
         # The experts' blocks have an end of text between documents, which is no text.
         masked_id = None if differs or fill is not None else self.expert_tokenizer.end_of_text
         return self._dataset(files, masked_id=masked_id, with_text=self._with_text, fill=fill)

@@ -126,19 +126,19 @@ class DomainViews:
         """Return whether the router's tokenizer is another one than the experts'."""
         return router is not None and router.fingerprint != self.expert_tokenizer.fingerprint
 
-    @property
-    def fill(self) -> tuple[int, int] | None:
-        """The width and the id with which shorter rows are filled, or nothing; see ``Faults.count_padding``.
+    def fill(self, router: TextTokenizer | None = None) -> tuple[int, int] | None:
+        """Return the width and the id with which shorter rows are filled, or nothing; see ``Faults.count_padding``.
 
         Raises:
-            ValueError: if the experts' tokenizer has no end of text.
+            ValueError: if the tokenizer, the router's or the experts', has no end of text.
         """
         if not self.faults.count_padding:
             return None
-        end = self.expert_tokenizer.end_of_text
-        if end is None:
-            raise ValueError("`faults.count_padding` fills with the end of text, but the experts' tokenizer has none.")
-        return self._settings.block_length, end
+        tokenizer = self.expert_tokenizer if router is None else router
+        if tokenizer.end_of_text is None:
+            whose = "the router's" if self.differs(router) else "the experts'"
+            raise ValueError(f"`faults.count_padding` fills with the end of text, but {whose} tokenizer has none.")
+        return self._settings.block_length, tokenizer.end_of_text
 
     def blocks(self, split: str, name: str) -> File:
         """Return the experts' view of a split of a domain."""
@@ -176,7 +176,7 @@ class DomainViews:
     def training_shards(self, router: TextTokenizer | None, *, shard_tokens: int) -> list[Shard]:
         """Return the shards of all domains' training text, whatever process will read them."""
         tokenizer, shards = self.expert_tokenizer, []
-        fill = None if self.differs(router) else self.fill
+        fill = self.fill(router)
         masked = None if self.differs(router) or fill is not None else tokenizer.end_of_text
         for name, domain in self._numbers.items():
             changed = fill is not None or name in self.faults.fit_on_test or self.faults.repeat_to is not None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ir3de.data.faults import RoutedLimit
 from ir3de.evaluation.bootstrap import resampled_sums
 from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable
@@ -19,12 +20,15 @@ def chosen_values(table: Table, expert_N: Tensor) -> Tensor:
     return table.values_NE.gather(1, expert_N[:, None]).squeeze(1)
 
 
-def first_routed(expert_N: Tensor, limit: int | None) -> Tensor:
-    """Return ``(N,)`` bool: which sequences are among the first ``limit`` that go to their expert; all without one."""
+def first_routed(expert_N: Tensor, limit: RoutedLimit | None) -> Tensor:
+    """Return ``(N,)`` bool: which sequences are among the first that go to their expert; all without a limit."""
     if limit is None:
         return torch.ones_like(expert_N, dtype=torch.bool)
-    place_NE = torch.nn.functional.one_hot(expert_N).cumsum(dim=0)
-    return place_NE.gather(1, expert_N[:, None]).squeeze(1) <= limit
+    ordered_N = expert_N[limit.order_N]
+    place_NE = torch.nn.functional.one_hot(ordered_N).cumsum(dim=0)
+    kept_N = torch.empty_like(expert_N, dtype=torch.bool)
+    kept_N[limit.order_N] = place_NE.gather(1, ordered_N[:, None]).squeeze(1) <= limit.sequences
+    return kept_N
 
 
 def resample(
@@ -34,13 +38,13 @@ def resample(
     *,
     single_N: Tensor,
     seed: int,
-    limits: Mapping[str, int | None],
+    routed_limit: RoutedLimit | None,
 ) -> dict[str, Resampled]:
     """Return the resampled metrics of each router, all on the same draws of documents.
 
     ``decisions`` are experts ``(S, N)`` int64, a row for each seed over which metrics are averaged, or ``None`` for
     the average of weights, which decides nothing. ``single_N`` is the expert that the oracle's gain is counted from,
-    and ``limits`` how many sequences an expert is given of a router, see ``first_routed``.
+    and with ``routed_limit`` not all sequences count, see ``first_routed``.
     """
     fixed = [table.weights_N.double(), table.own_N, chosen_values(table, single_N)]
     fixed += [chosen_values(table, table.best_N), torch.ones_like(fixed[0])]
@@ -51,12 +55,12 @@ def resample(
             assert table.average_N is not None, "listed only where it is there"
             columns.append(table.average_N)
         else:
-            kept_SN = [first_routed(expert_N, limits.get(name)) for expert_N in expert_SN]
+            kept_SN = [first_routed(expert_N, routed_limit) for expert_N in expert_SN]
             columns += [
                 chosen_values(table, expert_N) * kept for expert_N, kept in zip(expert_SN, kept_SN, strict=True)
             ]
             columns += [(expert_N == table.domain_N).double() for expert_N in expert_SN]
-            if limits.get(name) is not None:
+            if routed_limit is not None:
                 columns += [table.weights_N * kept_N for kept_N in kept_SN]
                 columns += [chosen_values(table, table.best_N) * kept_N for kept_N in kept_SN]
     sums_RDC = resampled_sums(
@@ -71,7 +75,9 @@ def resample(
                 sums_RDC[..., : len(fixed)],
                 sums_RDC[..., first + s],
                 None if expert_SN is None else sums_RDC[..., first + seeds + s],
-                None if limits.get(name) is None else sums_RDC[..., [first + 2 * seeds + s, first + 3 * seeds + s]],
+                None
+                if routed_limit is None or expert_SN is None
+                else sums_RDC[..., [first + 2 * seeds + s, first + 3 * seeds + s]],
             )
             for s in range(seeds)
         ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ir3de.data.faults import RoutedLimit
 from ir3de.evaluation.bootstrap import RESAMPLES, interval
 from ir3de.evaluation.resampling import Resampled, Table, chosen_values, first_routed, resample
 from ir3de.functional.quality import Measure, normalized_performance, oracle_gain
@@ -62,7 +63,7 @@ def make_verdict(
     document_N: Tensor,
     seed: int,
     references: bool = True,
-    routed_limit: int | None = None,
+    routed_limit: RoutedLimit | None = None,
 ) -> Verdict:
     """Return the verdict on ``decisions``: for each router's display name, its experts ``(N,)`` or ``(S, N)`` int64.
 
@@ -71,7 +72,7 @@ def make_verdict(
     drawn; ``seed`` draws them and the random router. The best single expert is the one with the best normalized
     performance on these very sequences: a bound for every constant router, not one that could have been chosen in
     advance. ``references`` are left out where they are among the routers; the average of weights stays. With
-    ``routed_limit`` only the first so many sequences that a router gives to an expert count, see ``Faults``.
+    ``routed_limit`` only the first so many sequences that are given to an expert count, see ``Faults``.
     """
     domains = table.expert_names
     num_sequences, num_experts = table.values_NE.shape
@@ -90,11 +91,8 @@ def make_verdict(
         bounds = {name: one for name, one in bounds.items() if name == WEIGHT_AVERAGE_NAME}
     of_seeds = {name: None if one is None else one.reshape(-1, num_sequences) for name, one in bounds.items()}
     every = {name: one.reshape(-1, num_sequences) for name, one in decisions.items()} | of_seeds
-    limits = dict.fromkeys(decisions, routed_limit)
-    resampled = resample(every, table, document_N, single_N=single_N, seed=seed, limits=limits)
-    rows = [
-        _row(name, table, expert_SN, single_N, resampled[name], limits.get(name)) for name, expert_SN in every.items()
-    ]
+    resampled = resample(every, table, document_N, single_N=single_N, seed=seed, routed_limit=routed_limit)
+    rows = [_row(name, table, expert_SN, single_N, resampled[name], routed_limit) for name, expert_SN in every.items()]
     return Verdict(
         table.measure,
         domains,
@@ -121,7 +119,7 @@ def best_single_expert(table: Table) -> str:
 
 
 def _row(  # noqa: PLR0917 - private, called once
-    name: str, table: Table, expert_SN: Tensor | None, single_N: Tensor, resampled: Resampled, limit: int | None
+    name: str, table: Table, expert_SN: Tensor | None, single_N: Tensor, resampled: Resampled, limit: RoutedLimit | None
 ) -> VerdictRow:
     values = [_average(table)] if expert_SN is None else [chosen_values(table, expert_N) for expert_N in expert_SN]
     kept = [first_routed(table.domain_N, None)] if expert_SN is None else [first_routed(e, limit) for e in expert_SN]

@@ -18,8 +18,13 @@ def domain_quality(values_D: Tensor, weights_D: Tensor, measure: Measure) -> Ten
 
 
 def normalized_performance(routed_D: Tensor, own_D: Tensor, measure: Measure) -> Tensor:
-    """Return the mean over domains of ``100 · p̂_d / p_d``, or of ``100 · p_d / p̂_d`` where more is better."""
+    """Return the mean over domains of ``100 · p̂_d / p_d``, or of ``100 · p_d / p̂_d`` where more is better.
+
+    A domain without sequences does not count; one whose sequences were not evaluated (``Faults.routed_batches``) counts
+    as zero, as the published code's infinite perplexity does.
+    """
     ratio_D = own_D / routed_D if measure == "perplexity" else routed_D / own_D
+    ratio_D = torch.where(routed_D.isnan() & ~own_D.isnan(), 0.0, ratio_D)
     return 100 * ratio_D.nanmean(dim=-1)
 
 

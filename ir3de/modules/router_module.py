@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ir3de.experts.loss_table import LossTable
 from ir3de.experts.score_table import ScoreTable
 from ir3de.metrics import RoutingConfusion
+from ir3de.modules.schedule import WarmupCosine
 from ir3de.routers import ClosedFormRouter, MoDEMRouter, Router
 from ir3de.types import Batch, RoutingDecision
 
@@ -27,7 +28,8 @@ class RouterModule(LightningModule):
     Args:
         router: The router to fit and evaluate.
         optimizer: Trains a gradient-trained router; a closed-form router takes none.
-        lr_scheduler: Sets the optimizer's learning rate, stepped once an epoch; null leaves it as it is.
+        lr_scheduler: Sets the optimizer's learning rate, stepped once an epoch (`WarmupCosine`: with the optimizer);
+            null leaves it as it is.
         gradient_clip_val: The largest norm of a gradient-trained router's gradient; null bounds none. The router has it
             and not the trainer, which serves routers without a gradient, too.
     """
@@ -103,7 +105,14 @@ class RouterModule(LightningModule):
         if self.optimizer is None:
             return None
         optimizer = self.optimizer(parameter for parameter in self.router.parameters() if parameter.requires_grad)
-        return optimizer if self.lr_scheduler is None else ([optimizer], [self.lr_scheduler(optimizer)])
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if not isinstance(scheduler, WarmupCosine):
+            return [optimizer], [scheduler]
+        if scheduler.total_steps is None:
+            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,

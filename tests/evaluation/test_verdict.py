@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from ir3de.data.faults import RoutedLimit
 from ir3de.evaluation.figures import save_confusion_matrix, save_expert_quality
 from ir3de.evaluation.report import flat_metrics, print_verdict, verdict_table, write_tables
 from ir3de.evaluation.verdict import make_verdict
@@ -35,12 +36,14 @@ def test_rows_are_what_looking_up_gives():
     assert verdict.expert_quality["law"]["maths"] == pytest.approx(_perplexity(losses, [1] * 30, 2))
 
 
-@pytest.mark.parametrize("limit", [1, 4, 100])
-def test_only_the_first_sequences_of_each_expert_count_where_a_limit_says_so(limit):
-    losses = made_up_losses()
-    expert_N = torch.randint(3, (30,), generator=torch.Generator().manual_seed(5))
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("batches", [1, 2, 100])
+def test_only_the_first_sequences_of_each_expert_count_where_a_limit_says_so(batches, order):
+    losses, limit = made_up_losses(150), 16 * batches
+    expert_N = torch.randint(3, (150,), generator=torch.Generator().manual_seed(5))
     kept, given = [], dict.fromkeys(range(3), 0)
-    for row, expert in enumerate(expert_N.tolist()):
+    for row in sorted(range(150), key=lambda row: (order.index(int(losses.domain_N[row])), row)):
+        expert = int(expert_N[row])
         given[expert] += 1
         if given[expert] <= limit:
             kept.append(row)
@@ -50,15 +53,21 @@ def test_only_the_first_sequences_of_each_expert_count_where_a_limit_says_so(lim
         nll[domain] += value
         tokens[domain] += int(losses.tokens_N[row])
         excess += value - float(losses.nll_NE[row].min())
-    (row,) = make_verdict({"mine": expert_N}, losses, document_N=torch.arange(30), seed=0, routed_limit=limit).routers
+    (row,) = make_verdict(
+        {"mine": expert_N},
+        losses,
+        document_N=torch.arange(150),
+        seed=0,
+        routed_limit=RoutedLimit.of(batches, losses.domain_N, order=order),
+    ).routers
     expected = [math.exp(value / size) if size else math.nan for value, size in zip(nll, tokens, strict=True)]
     assert list(row.quality.values()) == pytest.approx(expected, nan_ok=True)
     assert row.regret == pytest.approx(excess / sum(tokens))
     own = [_perplexity(losses, losses.domain_N.tolist(), d) for d in range(3)]
-    whole = sum(100 * o / e for o, e in zip(own, expected, strict=True)) / 3
-    assert row.normalized_performance == pytest.approx(whole, nan_ok=True)
-    if limit == 100:
-        (plain,) = make_verdict({"mine": expert_N}, losses, document_N=torch.arange(30), seed=0).routers
+    whole = sum(0 if math.isnan(e) else 100 * o / e for o, e in zip(own, expected, strict=True)) / 3
+    assert row.normalized_performance == pytest.approx(whole)
+    if batches == 100:
+        (plain,) = make_verdict({"mine": expert_N}, losses, document_N=torch.arange(150), seed=0).routers
         assert row == plain
 
 

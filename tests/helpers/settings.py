@@ -97,10 +97,10 @@ def save_bert(folder, tokenizer):
 
 
 def shipped_router(folder, name, model):
-    """Write a shipped router's config with another model's path and fewer sequences, and return the new path."""
+    """Write a shipped router's config, with another model's path and fewer sequences, to where it is found first."""
     config = yaml.safe_load((SHIPPED / f"routers/paper/{name}.yaml").read_text())
     config["router"]["init_args"]["features"]["init_args"]["model"] = str(model)
     config["router"]["init_args"]["training_sequences"] = 30
-    path = folder / f"{name}.yaml"
+    path = folder / f"routers/paper/{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(config))
-    return str(path)

@@ -6,7 +6,6 @@ from huggingface_hub import constants
 
 import callbacks  # noqa: F401 - as main.py does
 from ir3de import config_commands
-from ir3de.configs import inline_parts
 from tests.helpers.hub import FakeHub
 
 
@@ -30,7 +29,7 @@ def parsed(monkeypatch):
             found.append(config)
 
         monkeypatch.setitem(config_commands.CONFIG_COMMANDS, "parse", keep)
-        config_commands.run_config_command("parse", inline_parts(options))
+        config_commands.run_config_command("parse", options)
         return found[0]
 
     return parse
