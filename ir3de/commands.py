@@ -8,8 +8,10 @@ from typing import Any
 from rich.table import Table
 
 import ir3de.data.installed  # noqa: F401 - lets `--data` name these sources by their class alone
+from ir3de.compiling.router import compile_router
 from ir3de.console import console
 from ir3de.reasoning.lm_eval_command import lm_eval_command
+from ir3de.route_command import main as route
 from ir3de.statistics.statistics import content_hash
 from ir3de.suggestions import RouterParser
 from ir3de.upkeep.change import add_expert, merge, remove_expert
@@ -52,6 +54,11 @@ def _verify(arguments: Sequence[str]) -> None:
     console().print("[green]verified[/green]: the router knows what the other knows, and nothing else", soft_wrap=True)
 
 
+def _compile(arguments: Sequence[str]) -> None:
+    folder = compile_router(**_parse("compile", compile_router, arguments))
+    console().print(f"[green]compiled[/green] into {folder}", soft_wrap=True)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "add-expert": _add_expert,
     "remove-expert": _remove_expert,
@@ -59,6 +66,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "inspect": _inspect,
     "verify": _verify,
     "lm-eval": lm_eval_command,
+    "compile": _compile,
+    "route": route,
 }
 
 

@@ -13,7 +13,7 @@ LEVELS = {
     "data": 3, "routers": 3, "serving": 3,
     "modules": 4,
     "evaluation": 5, "runs": 4, "configs": 5, "arguments": 6, "tracking": 5, "suggestions": 5,
-    "prepare": 6, "upkeep": 6, "comparison": 6, "hub": 6, "reasoning": 6,
+    "prepare": 6, "upkeep": 6, "comparison": 6, "hub": 6, "reasoning": 6, "gateway": 6,
     "compiling": 5, "route_command": 6, "commands": 7, "trainer": 7, "settings": 7, "config_commands": 8,
     "cli": 9,
 }  # fmt: skip

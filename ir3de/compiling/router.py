@@ -1,0 +1,115 @@
+"""A saved router becomes a compiled one: its tables as arrays, a reader whose ids are checked, and a temperature."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ir3de.compiling.calibrate import calibrate
+from ir3de.pretrained.tokenizer import DEFINITION, TextTokenizer
+from ir3de.routers import RidgeRouter, TokenTableRouter, load_router
+from ir3de.serving.artifact import FOLDER, array_bytes, read_config, write_compiled
+from ir3de.serving.byte_pairs import NoBytePairs, byte_pairs
+from ir3de.serving.same_ids import check_same_ids
+from ir3de.serving.source import source_of
+from ir3de.serving.tables import EmbeddingMeanTable, EntropyTopKTable, MajorityTable, MeanTable, Table
+from ir3de.serving.text import installed_versions, pack_ranks
+
+Array = np.ndarray
+
+
+def compile_router(router: str, *, into: str | None = None) -> Path:
+    """Compile a saved router to tables that route with NumPy and its tokenizer alone; return their folder.
+
+    Args:
+        router: The saved router's folder.
+        into: The compiled router's folder; the folder `compiled` in the router's, if it is not given.
+
+    Raises:
+        FileNotFoundError: if the folder is no saved router.
+        ValueError: if it is damaged, or is no table over a vocabulary.
+    """
+    source = Path(router)
+    loaded = load_router(source)
+    if not isinstance(loaded, TokenTableRouter):
+        raise ValueError(
+            f"Expected a router that is a table over the vocabulary in `{router}` (ridge, naive Bayes, counts"
+            f" smoothed by the ridge), but it holds a {type(loaded).__name__}."
+        )
+    folder = Path(into) if into is not None else source / FOLDER
+    kind, arrays, table = _table(loaded)
+    reader, ranks = _reader(loaded.tokenizer, folder)
+    config = {
+        "router": type(loaded).__name__,
+        "source": source_of(source),
+        "experts": list(loaded.expert_names),
+        "models": loaded.models,
+        "table": kind,
+        "k": loaded.k if kind == "entropy_top_k" else None,
+        "tokenizer": loaded.tokenizer.fingerprint,
+        "reader": reader,
+        "calibration": calibrate(loaded, table),
+    }
+    files = {f"{name}.npy": array_bytes(array) for name, array in {**arrays, **ranks}.items()}
+    write_compiled(folder, config, files | {DEFINITION: loaded.tokenizer.files()[DEFINITION]})
+    return folder
+
+
+def _table(router: TokenTableRouter) -> tuple[str, dict[str, Array], Table]:
+    """Return the kind of a router's table, its arrays (see ``ir3de.serving.tables``), and the table."""
+    num_experts = len(router.expert_names)
+    winner_V = router.winner_V.numpy()
+    if router.selector == "majority":
+        winner_G = np.full(len(winner_V) + 2, num_experts, dtype=np.min_scalar_type(num_experts))
+        winner_G[1:-1] = winner_V
+        return "majority", {"winner": winner_G}, MajorityTable(winner_G, num_experts=num_experts)
+    if router.selector == "entropy_top_k":
+        assert router.k is not None, "k is chosen before a router is saved"
+        rank_G = np.zeros(len(winner_V) + 2, dtype=np.min_scalar_type(len(winner_V)))
+        rank_G[1:-1] = router.rank_V.numpy() + 1
+        winner_R = np.full(len(winner_V) + 1, num_experts, dtype=np.min_scalar_type(num_experts))
+        winner_R[rank_G[1:-1]] = winner_V
+        arrays = {"rank": rank_G, "winner": winner_R}
+        return "entropy_top_k", arrays, EntropyTopKTable(rank_G, winner_R, k=router.k, num_experts=num_experts)
+    if router.keeps_scores:
+        scores_GE = _guarded(router.scores_VE.numpy())
+        return "mean", {"scores": scores_GE}, MeanTable(scores_GE)
+    assert isinstance(router, RidgeRouter), "the others keep their scores"
+    embeddings_GD = _guarded(router.embeddings.table_VD[: len(winner_V)].float().numpy())
+    arrays = {"embeddings": embeddings_GD, "weight": router.weight_DE.numpy()}
+    return (
+        "embedding_mean",
+        arrays,
+        EmbeddingMeanTable(embeddings_GD, arrays["weight"]),
+    )
+
+
+def _guarded(rows_VX: Array) -> Array:
+    guard_X = np.full((1, rows_VX.shape[1]), np.nan, dtype=rows_VX.dtype)
+    return np.concatenate([guard_X, rows_VX, guard_X])
+
+
+def _reader(tokenizer: TextTokenizer, folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return what the artifact says of its reader, and the arrays of tiktoken's ranks, where it can be used."""
+    nothing: dict[str, Any] = {"pattern": None, "special": None, "vocab_size": None, "checked": None}
+    if installed_versions()["tiktoken"] is None:
+        return nothing | {"because": "tiktoken is not installed (`pip install 'ir3de[serve]'`)"}, {}
+    try:
+        pairs = byte_pairs(tokenizer.backend)
+        checked = _checked_before(tokenizer, folder) or check_same_ids(tokenizer.backend, pairs)
+    except NoBytePairs as error:
+        return nothing | {"because": f"tiktoken would not give its ids: {error}"}, {}
+    made = {"pattern": pairs.pattern, "special": pairs.special, "vocab_size": pairs.vocab_size}
+    ranks = {f"ranks_{name}": array for name, array in pack_ranks(pairs.ranks).items()}
+    return {**made, "checked": checked, "because": None}, ranks
+
+
+def _checked_before(tokenizer: TextTokenizer, folder: Path) -> dict[str, Any] | None:
+    """Return the check of the router that was compiled here before, if it was of this tokenizer and these versions."""
+    try:
+        before = read_config(folder)
+    except (FileNotFoundError, ValueError):
+        return None
+    checked: dict[str, Any] | None = before["reader"]["checked"]
+    same = checked is not None and checked["versions"] == installed_versions()
+    return checked if same and before["tokenizer"] == tokenizer.fingerprint else None

@@ -1,0 +1,153 @@
+"""``python main.py route``: prompts in, JSON lines out; without torch and transformers, so that it starts at once."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import get_args
+
+from ir3de.serving.compiled import CompiledRouter
+from ir3de.serving.lines import Line, Tally, as_json, decisions, file_as_prompt, lines_of, text_as_prompt
+from ir3de.serving.source import compiled_folder
+from ir3de.serving.window import Keep, Window
+
+_EXPLAINED = 100  # prompts at most: an explanation is for reading
+_PIPE_CLOSED = 141  # what a shell shows of a program that SIGPIPE ended
+
+
+def route(arguments: Sequence[str]) -> int:
+    """Route what the arguments name; return the exit status: 1 if a prompt could not be routed.
+
+    Raises:
+        FileNotFoundError: if the router or a file is not there.
+        ValueError: if the router is damaged, or the arguments do not go together.
+    """
+    parser = _parser()
+    given = parser.parse_args(list(arguments))
+    if given.texts and given.files:
+        parser.error("give texts or --files, not both")
+    router = CompiledRouter.load(
+        _compiled(Path(given.router)), window=_window(given), threshold=given.threshold, fallback=given.fallback
+    )
+    if router.not_fast is not None:
+        _say(f"text is read by the package tokenizers: {router.not_fast}")
+    try:
+        if given.explain or given.html is not None:
+            _explain(router, _batches(given), given.html)
+            return 0
+        tally = Tally()
+        for rows in decisions(router, _batches(given), tally):
+            sys.stdout.buffer.write(as_json(rows))
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:  # whoever read the answers has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        return _PIPE_CLOSED
+    for sentence in tally.report():
+        _say(sentence)
+    return 1 if tally.errors else 0
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command as a program; a user's mistake ends with one sentence and exit status 1."""
+    try:
+        sys.exit(route(arguments))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        if os.environ.get("IR3DE_TRACEBACK"):
+            traceback.print_exc()
+        _say(f"error: {error}")
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="main.py route",
+        description="Route prompts: JSON lines out, one for each prompt, in order.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("texts", nargs="*", help="Prompts. Without texts and --files, standard input has a prompt a line.")
+    add(
+        "--router", required=True, help="A saved router's folder (compiled when it is first used), or a compiled one's."
+    )
+    add("--files", nargs="+", type=Path, default=[], help="Files: a .jsonl file has a prompt a line, any other is one.")
+    add("--field", help="Lines are JSON objects with the prompt in this field; `text` for .jsonl files if not given.")
+    add("--window", choices=get_args(Keep), help="Read only this part of a prompt that is longer than ...")
+    add("--window-characters", type=int, help="... so many characters (cut before the text is tokenized), or ...")
+    add("--window-tokens", type=int, help="... so many tokens (cut after it).")
+    add("--threshold", type=float, help="Below this confidence the answer is null: none of the experts.")
+    add("--fallback", help="The expert that answers below the threshold, in the place of null.")
+    add("--explain", action="store_true", help="Show in the terminal what each token gives to each expert.")
+    add("--html", type=Path, help="Write the explanations to this file, a page that stands alone.")
+    return parser
+
+
+def _window(given: argparse.Namespace) -> Window | None:
+    sizes = [size for size in (given.window_characters, given.window_tokens) if size is not None]
+    if given.window is None and not sizes:
+        return None
+    if given.window is None or len(sizes) != 1:
+        raise ValueError(
+            "A window takes --window and its size, --window-characters or --window-tokens, but"
+            f" got --window {given.window} and {len(sizes)} sizes."
+        )
+    return Window(given.window, sizes[0], "tokens" if given.window_characters is None else "characters")
+
+
+def _compiled(router: Path) -> Path:
+    folder = compiled_folder(router)
+    if folder is not None:
+        return folder
+    from ir3de.compiling.router import compile_router  # noqa: PLC0415 - loads torch, and is needed once
+
+    _say(f"compiling the router in {router}; this takes some seconds, once")
+    return compile_router(str(router))
+
+
+def _batches(given: argparse.Namespace) -> Iterator[list[Line]]:
+    if given.texts:
+        yield [text_as_prompt(text) for text in given.texts]
+    elif given.files:
+        for path in given.files:
+            if not path.is_file():
+                raise FileNotFoundError(f"Expected a file with a prompt at `{path}`, but there is none.")
+        for path in given.files:
+            if path.suffix == ".jsonl":
+                with path.open("rb") as file:
+                    yield from lines_of(file, json_field=given.field or "text", source=str(path))
+            else:
+                yield [file_as_prompt(path)]
+    else:
+        if sys.stdin.isatty():
+            _say("reading prompts from the terminal, one a line, until Ctrl-D")
+        yield from lines_of(sys.stdin.buffer, json_field=given.field)
+
+
+def _explain(router: CompiledRouter, batches: Iterator[list[Line]], page_file: Path | None) -> None:
+    from rich.console import Console  # noqa: PLC0415 - not needed to route
+
+    from ir3de.files import replace_file  # noqa: PLC0415
+    from ir3de.serving.explain import explain, in_terminal  # noqa: PLC0415
+    from ir3de.serving.explain_page import page  # noqa: PLC0415
+
+    lines = list(islice((line for batch in batches for line in batch), _EXPLAINED + 1))
+    if len(lines) > _EXPLAINED:
+        raise ValueError(f"Expected at most {_EXPLAINED} prompts to explain, but there are more. Explain some of them.")
+    refused = [line.error for line in lines if line.error is not None]
+    if refused:
+        raise ValueError(f"Expected prompts to explain, but one is {refused[0]}.")
+    explanations = [explain(router, line.text) for line in lines]
+    console = Console(highlight=False)
+    for one in explanations:
+        console.print(*in_terminal(one), "", sep="\n", soft_wrap=True)
+    if page_file is not None:
+        replace_file(page_file, page(explanations).encode("utf-8", "replace"))
+        _say(f"written {page_file}")
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

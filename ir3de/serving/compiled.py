@@ -1,0 +1,248 @@
+"""A router as it is used: read by memory map, decisions in microseconds, with NumPy and a tokenizer alone."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from ir3de.functional.calibration import Calibration
+from ir3de.serving.artifact import CompiledFiles, read_compiled
+from ir3de.serving.tables import EmbeddingMeanTable, EntropyTopKTable, MajorityTable, MeanTable, Table
+from ir3de.serving.text import ReferenceReader, TextReader, TiktokenReader, installed_versions, unpack_ranks
+from ir3de.serving.window import Window
+
+Array = np.ndarray
+Prompt = str | Sequence[int] | Array
+_AT_ONCE = 256  # texts that the reference tokenizer reads together, on all processors
+
+
+class Reading(NamedTuple):
+    """The token ids that were read of a prompt, and the window through which, if it was longer than that."""
+
+    ids_T: Array
+    window: Window | None
+
+
+class Route(NamedTuple):
+    """Where a prompt goes, and why.
+
+    ``expert_index`` is that with the highest of the ``scores`` ``(E,)`` float64, ``confidence`` the probability that it
+    is the right one (``None`` for a router without validation sequences). ``expert`` is its name, or, below the
+    threshold, the fallback's, or ``None``: none of them. ``tokens`` were read, through ``window`` if the prompt was
+    longer.
+    """
+
+    expert: str | None
+    expert_index: int
+    scores: Array
+    confidence: float | None
+    tokens: int
+    window: Window | None
+
+
+class CompiledRouter:
+    """Routes text and token ids as the router does that it was compiled from; a folder of files, memory-mapped.
+
+    ``decide`` takes the token ids of one prompt and returns the expert's index: it is the table's own method, without a
+    detour. An empty prompt, and an id that the vocabulary does not have, are a ``ValueError`` in every call.
+    ``not_fast`` says why text is read by the reference tokenizer, where it is not read by tiktoken.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: Table,
+        reader: TextReader,
+        reference: ReferenceReader,
+        config: dict[str, Any],
+        not_fast: str | None = None,
+        window: Window | None = None,
+        threshold: float | None = None,
+        fallback: str | None = None,
+    ) -> None:
+        self.table = table
+        self.reader = reader
+        self.reference = reference
+        self.not_fast = not_fast
+        self.config = config
+        self.expert_names: tuple[str, ...] = tuple(config["experts"])
+        calibration = config["calibration"]
+        self.calibration = Calibration(**calibration["calibration"]) if calibration else None
+        self.window = window
+        self.threshold = threshold
+        self.fallback = fallback
+        self._check_threshold()
+        self._token_window = window if window is not None and window.unit == "tokens" else None
+        self._characters = window.size if window is not None and window.unit == "characters" else None
+        self.decide: Callable[[Array], int] = table.decide if self._token_window is None else self._decide_in_window
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        window: Window | None = None,
+        threshold: float | None = None,
+        fallback: str | None = None,
+    ) -> Self:
+        """Read what ``python main.py compile`` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no compiled router in ``folder``.
+            ValueError: if a file is damaged, the fallback is no expert, or a threshold is given to a router without
+                validation sequences.
+        """
+        files = read_compiled(Path(folder))
+        reference = ReferenceReader(lambda: _load_tokenizer(files.files["tokenizer.json"]))
+        reader, not_fast = _reader(files, reference)
+        return cls(
+            table=_table(files), reader=reader, reference=reference, config=files.config, not_fast=not_fast,
+            window=window, threshold=threshold, fallback=fallback,
+        )  # fmt: skip
+
+    @property
+    def identity(self) -> str:
+        """The identity of the router that this one was compiled from: a SHA-256."""
+        return str(self.config["source"]["identity"])
+
+    def decide_text(self, text: str) -> int:
+        """Return the index of the expert of one text; see ``decide``."""
+        if self._characters is not None and len(text) > self._characters:
+            return self.decide(self.read(text).ids_T)
+        try:
+            return self.decide(self.reader.try_encode(text))
+        except ValueError:  # an empty text, or one that takes the reference tokenizer
+            return self.decide(self.reader.encode(text))
+
+    def decide_many(self, ids_M: Array, offsets: Array) -> Array:
+        """Return the index of the expert of each prompt ``(N,)`` int64, without padding.
+
+        ``ids_M`` has one prompt after the other, ``offsets`` ``(N + 1,)`` where each begins.
+        """
+        if self._token_window is None:
+            return self.table.decide_many(np.asarray(ids_M), np.asarray(offsets))
+        bounds = np.asarray(offsets).tolist()
+        return np.array([self.decide(ids_M[a:b]) for a, b in pairwise(bounds)], dtype=np.int64)
+
+    def route(self, prompt: Prompt) -> Route:
+        """Return where a prompt, text or token ids, goes; see ``Route``."""
+        return self.route_reading(self.read(prompt))
+
+    def route_many(self, prompts: Iterable[Prompt]) -> list[Route]:
+        """Return where each prompt goes, in their order.
+
+        Raises:
+            ValueError: if a prompt is empty or has an id out of range; its place is named.
+        """
+        return list(self.stream(prompts))
+
+    def stream(self, prompts: Iterable[Prompt]) -> Iterator[Route]:
+        """Yield where each prompt goes, in their order, in bounded memory; see ``route_many``.
+
+        With tiktoken each prompt is answered before the next is taken; the reference tokenizer takes 256 ahead.
+        """
+        waiting = iter(prompts)
+        at_once = _AT_ONCE if self.reader is self.reference else 1
+        place = 0
+        while some := list(islice(waiting, at_once)):
+            for reading in self.read_many(some):
+                try:
+                    yield self.route_reading(reading)
+                except ValueError as error:
+                    raise ValueError(f"Prompt {place}: {error}") from error
+                place += 1
+
+    def read(self, prompt: Prompt) -> Reading:
+        """Return the token ids that are read of a prompt."""
+        if not isinstance(prompt, str):
+            if self._characters is not None:
+                raise ValueError(
+                    f"Expected text for a window of {self._characters} characters, but got token ids. Give a window"
+                    " in tokens."
+                )
+            return self._in_window(np.asarray(prompt))
+        if self._characters is not None and self.window is not None and len(prompt) > self._characters:
+            return Reading(
+                np.concatenate([self.reader.encode(part) for part in self.window.parts(prompt)]), self.window
+            )
+        return self._in_window(self.reader.encode(prompt))
+
+    def read_many(self, prompts: Sequence[Prompt]) -> list[Reading]:
+        """Return the token ids that are read of each prompt."""
+        if self._characters is None and all(isinstance(prompt, str) for prompt in prompts):
+            return [self._in_window(ids_T) for ids_T in self.reader.encode_many([str(text) for text in prompts])]
+        return [self.read(prompt) for prompt in prompts]
+
+    def route_reading(self, reading: Reading) -> Route:
+        """Return where a prompt goes of which this was read."""
+        ids_T, window = reading
+        scores_E = self.table.scores(ids_T)
+        index = int(scores_E.argmax())
+        confidence = None
+        if self.calibration is not None:
+            p_1E = self.calibration.probabilities(scores_E[None], np.array([self.table.deciding(len(ids_T))]))
+            confidence = float(p_1E[0, index])
+        unsure = self.threshold is not None and confidence is not None and confidence < self.threshold
+        expert = self.fallback if unsure else self.expert_names[index]
+        return Route(expert, index, scores_E, confidence, len(ids_T), window)
+
+    def _in_window(self, ids_T: Array) -> Reading:
+        if self._token_window is None or len(ids_T) <= self._token_window.size:
+            return Reading(ids_T, None)
+        return Reading(np.concatenate(self._token_window.parts(ids_T)), self._token_window)
+
+    def _decide_in_window(self, ids_T: Array) -> int:
+        return self.table.decide(self._in_window(ids_T).ids_T)
+
+    def _check_threshold(self) -> None:
+        if self.fallback is not None and self.fallback not in self.expert_names:
+            raise ValueError(
+                f"Expected the fallback to be one of {list(self.expert_names)}, but got {self.fallback!r}."
+            )
+        if self.fallback is not None and self.threshold is None:
+            raise ValueError(f"The fallback {self.fallback!r} is for what is below a threshold. Give a threshold, too.")
+        if self.threshold is None:
+            return
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"Expected a threshold from 0 to 1, but got {self.threshold}.")
+        if self.calibration is None:
+            raise ValueError(
+                f"A threshold of {self.threshold} needs a confidence, but the router has no validation sequences to"
+                " calibrate it on. Fit it with a validation split."
+            )
+
+
+def _table(files: CompiledFiles) -> Table:
+    config = files.config
+    num_experts = len(config["experts"])
+    match config["table"]:
+        case "majority":
+            return MajorityTable(files.array("winner"), num_experts=num_experts)
+        case "entropy_top_k":
+            return EntropyTopKTable(files.array("rank"), files.array("winner"), k=config["k"], num_experts=num_experts)
+        case "mean":
+            return MeanTable(files.array("scores"))
+        case _:
+            return EmbeddingMeanTable(files.array("embeddings"), files.array("weight"))
+
+
+def _reader(files: CompiledFiles, reference: ReferenceReader) -> tuple[TextReader, str | None]:
+    """Return what reads text, and why it is not tiktoken."""
+    made = files.config["reader"]
+    if made["because"] is not None:
+        return reference, made["because"]
+    there = installed_versions()
+    if there != made["checked"]["versions"]:
+        shown = ", ".join(f"{name} {number or 'not installed'}" for name, number in there.items())
+        return reference, f"its ids were checked with other versions than are here ({shown}): compile again"
+    ranks = unpack_ranks({name: files.array(f"ranks_{name}") for name in ("bytes", "lengths", "ids")})
+    pairs = {key: made[key] for key in ("pattern", "special", "vocab_size")}
+    return TiktokenReader(ranks=ranks, reference=reference, **pairs), None
+
+
+def _load_tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer  # noqa: PLC0415 - not needed beside tiktoken
+
+    return Tokenizer.from_file(str(path))

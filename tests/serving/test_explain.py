@@ -1,0 +1,84 @@
+"""Explanations are exact, show the whole prompt that was read, and are safe to open in a browser."""
+
+import html
+import io
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ir3de.compiling.router import compile_router
+from ir3de.serving import CompiledRouter, Window
+from ir3de.serving.explain import explain, in_terminal
+from ir3de.serving.explain_page import page
+from tests.serving.routers import KINDS, byte_pair_router, saved
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_tokens_give_adds_up_to_the_scores(tmp_path, kind):
+    router = CompiledRouter.load(compile_router(str(saved(tmp_path, kind))))
+    one = explain(router, "w1 w2 w3 w3 w17 w40 w2 w9 w9 w9")
+    total_E = np.zeros(3)
+    for given_E in one.contribution_TE:
+        total_E += given_E
+    assert np.array_equal(total_E / one.divisor, one.route.scores)
+    assert one.pieces == ["w1", " w2", " w3", " w3", " w17", " w40", " w2", " w9", " w9", " w9"]
+    voting = (one.favourite_T >= 0).sum()
+    assert voting == {"entropy_top_1": 1, "entropy_top_7": 7}.get(kind, 10)
+    best = one.best_experts()[0]
+    assert best == one.route.expert_index
+    above = sum(value for _, value in one.telling(best))
+    assert above > 0
+
+
+@pytest.fixture(scope="module")
+def over_bytes(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ir3de.compiling.router.installed_versions", lambda: {"tiktoken": None}
+        )  # no check is needed here
+        return compile_router(str(byte_pair_router(tmp_path_factory.mktemp("router"))))
+
+
+def test_the_pieces_are_the_text_that_was_read(over_bytes):
+    text = "naïve 🙂 def f(x): <|im_start|> don't  stop\n"
+    one = explain(CompiledRouter.load(over_bytes), text)
+    assert "".join(one.pieces) == text
+    assert len(one.pieces) == one.route.tokens == len(one.contribution_TE)
+    assert "" in one.pieces, "the bytes of the emoji are several tokens"
+
+
+@pytest.mark.parametrize("window, gap", [
+    (Window("ends", 10, "characters"), True),
+    (Window("first", 6, "tokens"), False),
+    (Window("ends", 6, "tokens"), True),
+])  # fmt: skip
+def test_a_gap_shows_where_the_window_left_text_out(over_bytes, window, gap):
+    router = CompiledRouter.load(over_bytes, window=window)
+    text = "one two three four five six seven"
+    one = explain(router, text)
+    assert len(one.pieces) == one.route.tokens
+    assert bool(one.gaps) == gap
+    read = "".join("|" * (i in one.gaps) + piece for i, piece in enumerate(one.pieces))
+    head, _, tail = read.partition("|")
+    assert text.startswith(head)
+    assert text.endswith(tail)
+
+
+def test_the_terminal_shows_the_prompt_in_colours(over_bytes):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system="truecolor")
+    text = "[bold]markup is text[/bold]"
+    console.print(*in_terminal(explain(CompiledRouter.load(over_bytes), text)), sep="\n")
+    shown = console.file.getvalue()
+    assert "\x1b[" in shown
+    assert text in re.sub(r"\x1b\[[0-9;]*m", "", shown)
+
+
+def test_the_page_stands_alone_and_runs_nothing(over_bytes):
+    text = "<script>alert('x')</script> & \"quotes\""
+    content = page([explain(CompiledRouter.load(over_bytes), text)])
+    assert "<script" not in content
+    assert not re.search(r'(src|href)="', content)
+    shown = html.unescape(re.sub(r"<[^>]*>", "", re.search(r"<pre>(.*?)</pre>", content, re.DOTALL)[1]))
+    assert shown == text

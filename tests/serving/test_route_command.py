@@ -1,0 +1,204 @@
+"""The command ``route``: what goes in, what comes out, and what becomes of lines that are no prompts."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ir3de.compiling.router import compile_router
+from ir3de.route_command import main, route
+from ir3de.routers import load_router
+from ir3de.serving import CompiledRouter
+from tests.serving.routers import random_prompts, saved
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = (
+    "import resource, sys; from ir3de.route_command import route; status = route(sys.argv[1:]);"
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
+)
+
+
+@pytest.fixture(scope="module")
+def router(tmp_path_factory):
+    folder = saved(tmp_path_factory.mktemp("router") / "router", "entropy_top_7")
+    compile_router(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def run(router, monkeypatch, capsysbinary):
+    """Run the command on the fixture's router; return its status, its objects and what it said."""
+
+    def run(*arguments, stdin=b"", folder=router):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = route(["--router", folder, *arguments])
+        out, said = capsysbinary.readouterr()
+        return status, [json.loads(line) for line in out.splitlines()], said.decode()
+
+    return run
+
+
+def process(router, *arguments, program=PROGRAM):
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "--router", router, *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_texts_are_routed_as_the_router_does(router, run):
+    texts = ["w1 w2 w3", "w40 w41", "w7"]
+    status, rows, said = run(*texts)
+    loaded = load_router(router)
+    assert (status, said.count("\n")) == (0, 1), "why tiktoken is not used"
+    assert [row["expert"] for row in rows] == loaded.route(texts).names
+    assert [list(row["scores"].values()) for row in rows] == loaded.scores(texts).tolist()
+    assert [row["tokens"] for row in rows] == [3, 2, 1]
+    assert all(set(row) == {"expert", "highest", "confidence", "scores", "tokens", "window"} for row in rows)
+    assert list(rows[0]["scores"]) == list(loaded.expert_names)
+
+
+@pytest.mark.parametrize("end", ["", "\n"], ids=["no end of line", "end of line"])
+def test_a_prompt_a_line_and_an_answer_a_line(router, run, end):
+    texts = [" ".join(f"w{i}" for i in ids) for ids in random_prompts(300)]
+    status, rows, _ = run(stdin=("\n".join(texts) + end).encode())
+    assert status == 0
+    assert [row["expert"] for row in rows] == load_router(router).route(texts).names
+
+
+def test_lines_of_windows_are_read_without_their_carriage_return(run):
+    _, rows, _ = run(stdin=b"w1 w2\r\nw1 w2\n")
+    assert rows[0] == rows[1]
+
+
+def test_lines_that_are_no_prompts_keep_their_place_and_are_counted(run):
+    status, rows, said = run(stdin=b"w1\n\nw2 \xff\xfe\n   \nw3")
+    assert status == 1
+    assert [row.get("error") for row in rows] == [None, "without a token", None, "without a token", None]
+    assert [row["expert"] is None for row in rows] == [False, True, False, True, False]
+    assert [row.get("replaced", False) for row in rows] == [False, False, True, False, False]
+    assert "2 of 5 prompts were not routed: 2 without a token" in said
+    assert "1 prompts had what is no UTF-8" in said
+
+
+def test_json_lines_that_are_no_prompts_keep_their_place_and_are_counted(run):
+    lines = [
+        b'{"q": "w1"}',
+        b"nonsense",
+        b"",
+        b'{"q": 3}',
+        b'["w1"]',
+        b'{"p": "w1"}',
+        b'{"q": "\\ud800 w2"}',
+        b"[" * 9999,
+    ]
+    status, rows, said = run("--field", "q", stdin=b"\n".join(lines))
+    missing = "without a string in `q`"
+    assert status == 1
+    assert [row.get("error") for row in rows] == [
+        None, "not JSON", "without a token", missing, missing, missing, None, "not JSON",
+    ]  # fmt: skip
+    assert rows[6]["replaced"] is True
+    assert f"6 of 8 prompts were not routed: 2 not JSON, 3 {missing}, 1 without a token" in said
+
+
+def test_files_are_prompts_and_jsonl_files_have_some(run, tmp_path):
+    (tmp_path / "one.txt").write_text("w1 w2\nw3")
+    (tmp_path / "more.jsonl").write_text('{"text": "w4"}\n{"text": "w5 w6"}\n')
+    _, rows, _ = run("--files", str(tmp_path / "one.txt"), str(tmp_path / "more.jsonl"))
+    assert [(Path(row["source"]).name, row["tokens"]) for row in rows] == [
+        ("one.txt", 3), ("more.jsonl", 1), ("more.jsonl", 2),
+    ]  # fmt: skip
+
+
+def test_a_window_and_a_threshold_are_reported(run):
+    window = {"keep": "ends", "size": 4, "unit": "tokens"}
+    options = ("--window", "ends", "--window-tokens", "4", "--threshold", "1", "--fallback", "law")
+    _, rows, said = run("w1 w2 w3 w4 w5 w6", "w1 w2", *options)
+    assert [row["window"] for row in rows] == [window, None]
+    assert [row["tokens"] for row in rows] == [4, 2]
+    assert [row["expert"] for row in rows] == ["law", "law"]
+    assert "1 prompts were longer than the window" in said
+    assert "2 prompts were below the threshold" in said
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("w1", "--window", "first"), "and 0 sizes"),
+    (("w1", "--window-tokens", "5"), "--window None"),
+    (("w1", "--window", "first", "--window-tokens", "5", "--window-characters", "5"), "and 2 sizes"),
+    (("--files", "nowhere.txt"), "nowhere.txt"),
+    (("w1", "--fallback", "law"), "Give a threshold"),
+    (("", "--explain"), "Expected at least one token"),
+    (tuple(["w1"] * 101 + ["--explain"]), "at most 100 prompts"),
+])  # fmt: skip
+def test_what_does_not_go_together_is_said_in_a_sentence(run, arguments, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        run(*arguments)
+
+
+def test_a_mistake_ends_the_program_with_a_sentence_and_status_1(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--router", str(tmp_path), "w1"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: Expected a saved or a compiled router in `{tmp_path}`")
+
+
+def test_a_router_is_compiled_when_it_is_first_used_and_when_it_was_changed(run, tmp_path):
+    folder = saved(tmp_path / "router", "majority")
+    _, first, said = run("w1", folder=str(folder))
+    assert "compiling the router" in said
+    _, again, said = run("w1", folder=str(folder))
+    assert (again, "compiling" in said) == (first, False)
+    saved(folder, "majority", names=("x", "y"))
+    _, rows, said = run("w1", folder=str(folder))
+    assert ("compiling" in said, list(rows[0]["scores"])) == (True, ["x", "y"])
+    assert run("w1", folder=str(folder / "compiled"))[1] == rows
+
+
+def test_explanations_are_shown_and_written(router, monkeypatch, capsys, tmp_path):
+    assert route(["--router", router, "--explain", "--html", str(tmp_path / "why.html"), "w1 w2 w3"]) == 0
+    out, said = capsys.readouterr()
+    assert "w1 w2 w3" in out
+    assert CompiledRouter.load(f"{router}/compiled").route("w1 w2 w3").expert in out
+    assert "w3</span>" in (tmp_path / "why.html").read_text()
+    assert "written" in said
+
+
+def test_memory_does_not_grow_with_the_prompts_and_order_is_kept(router):
+    peaks = []
+    for number in (2_000, 40_000):
+        running = process(router)
+        lines = [f"w{i % 59} " * (1 + i % 7) for i in range(number)]
+        out, said = running.communicate("\n".join(lines).encode())
+        assert [json.loads(line)["tokens"] for line in out.splitlines()] == [1 + i % 7 for i in range(number)]
+        peaks.append(int(said.split()[-1]) / 1024)
+    assert peaks[1] - peaks[0] < 8, f"MiB of {number} prompts: {peaks}"
+
+
+def test_whoever_writes_a_line_gets_its_answer_before_the_next(router):
+    running = process(router)
+    for number in (1, 5, 2):
+        running.stdin.write(("w1 " * number + "\n").encode())
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["tokens"] == number
+    running.communicate()
+    assert running.returncode == 0
+
+
+def test_a_reader_that_has_had_enough_ends_the_program_quietly(router):
+    running = process(router, program="import sys; from ir3de.route_command import main; main(sys.argv[1:])")
+    running.stdin.write(b"w1 w2\n" * 10)
+    running.stdin.flush()
+    running.stdout.readline()
+    running.stdout.close()
+    try:
+        running.stdin.write(b"w1 w2\n" * 100_000)
+        running.stdin.close()
+    except BrokenPipeError:
+        pass
+    said = running.stderr.read()
+    assert running.wait(timeout=60) == 141
+    assert b"Error" not in said
+    assert b"Traceback" not in said
