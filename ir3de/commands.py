@@ -15,7 +15,9 @@ from ir3de.route_command import main as route
 from ir3de.statistics.statistics import content_hash
 from ir3de.suggestions import RouterParser
 from ir3de.upkeep.change import add_expert, merge, remove_expert
+from ir3de.upkeep.drift import drift
 from ir3de.upkeep.inspect import RouterSummary, inspect
+from ir3de.upkeep.push import push
 from ir3de.upkeep.verify import Check, verify
 
 
@@ -59,6 +61,10 @@ def _compile(arguments: Sequence[str]) -> None:
     console().print(f"[green]compiled[/green] into {folder}", soft_wrap=True)
 
 
+def _push(arguments: Sequence[str]) -> None:
+    push(**_parse("push", push, arguments))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "add-expert": _add_expert,
     "remove-expert": _remove_expert,
@@ -68,6 +74,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "lm-eval": lm_eval_command,
     "compile": _compile,
     "route": route,
+    "drift": drift,
+    "push": _push,
 }
 
 

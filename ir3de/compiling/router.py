@@ -1,13 +1,16 @@
 """A saved router becomes a compiled one: its tables as arrays, a reader whose ids are checked, and a temperature."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ir3de.compiling.alarm import compile_alarm
 from ir3de.compiling.calibrate import calibrate
 from ir3de.pretrained.tokenizer import DEFINITION, TextTokenizer
 from ir3de.routers import RidgeRouter, TokenTableRouter, load_router
+from ir3de.serving.alarm import FOLDER as ALARM
 from ir3de.serving.artifact import FOLDER, array_bytes, read_config, write_compiled
 from ir3de.serving.byte_pairs import NoBytePairs, byte_pairs
 from ir3de.serving.same_ids import check_same_ids
@@ -52,6 +55,8 @@ def compile_router(router: str, *, into: str | None = None) -> Path:
     }
     files = {f"{name}.npy": array_bytes(array) for name, array in {**arrays, **ranks}.items()}
     write_compiled(folder, config, files | {DEFINITION: loaded.tokenizer.files()[DEFINITION]})
+    if compile_alarm(loaded, folder) is None:  # what another router left
+        shutil.rmtree(folder / ALARM, ignore_errors=True)
     return folder
 
 

@@ -12,6 +12,7 @@ from ir3de.routers.closed_form import ClosedFormRouter
 from ir3de.routers.contextual import ContextualRidgeRouter
 from ir3de.routers.embeddings import Embeddings
 from ir3de.routers.feature_router import FeatureRouter
+from ir3de.routers.hub import router_folder
 from ir3de.routers.knn import KNNRouter
 from ir3de.routers.logistic import LogisticRegressionRouter
 from ir3de.routers.mlp import MLPRouter
@@ -42,19 +43,21 @@ REFERENCES = (RandomRouter, SingleExpertRouter, OracleRouter, LossOracleRouter)
 SAVED: dict[str, type[Router]] = {cls.__name__: cls for cls in (*CLOSED_FORM, *TRAINED, *REFERENCES)}
 
 
-def load_router(folder: Path | str, *, own: type[Router] | None = None) -> Router:
+def load_router(source: Path | str, *, own: type[Router] | None = None, revision: str | None = None) -> Router:
     """Read a saved router of any class of this package, or of ``own``, a class of the user's.
 
+    ``source`` is a folder, or the hub's ``owner/name``, of which ``revision`` names a branch, a tag or a commit.
+
     Raises:
-        FileNotFoundError: if the folder is no saved router.
+        FileNotFoundError: if there is no saved router, or the hub does not give one.
         ValueError: if it is damaged, or its class is unknown.
     """
-    artifact = read_artifact(Path(folder))
+    artifact = read_artifact(router_folder(source, revision=revision))
     name = artifact.config["router"]
     known = SAVED if own is None else {**SAVED, own.__name__: own}
     if name not in known:
         raise ValueError(
-            f"Expected a router of {sorted(known)} in `{folder}`, but it holds a {name}. Read a router of your own with"
+            f"Expected a router of {sorted(known)} in `{source}`, but it holds a {name}. Read a router of your own with"
             f" its class, `{name}.from_pretrained`."
         )
     return known[name].from_artifact(artifact)

@@ -64,16 +64,23 @@ def write_artifact(folder: Path, config: dict[str, Any], files: dict[str, bytes]
         OSError: if it cannot be written, for want of room for example; the old router is left as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    digests = {name: sha256(content) for name, content in sorted(files.items())}
-    content = json.dumps({"format": FORMAT, **config, "files": digests}, indent=1, sort_keys=True, ensure_ascii=False)
+    contents = stored_files(config, files)
     try:
-        for name, digest in digests.items():
-            path = folder / stored_name(name, digest)
-            if not path.is_file() or path.stat().st_size != len(files[name]):
-                replace_file(path, files[name])
-        replace_file(folder / CONFIG, content.encode() + b"\n")
+        for name, content in contents.items():
+            path = folder / name
+            if name != CONFIG and not (path.is_file() and path.read_bytes() == content):
+                replace_file(path, content)
+        replace_file(folder / CONFIG, contents[CONFIG])
     finally:
         _remove_unnamed(folder)
+
+
+def stored_files(config: dict[str, Any], files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return all that a router's folder holds, by name on disk: ``files`` under their hashes, and ``config.json``."""
+    digests = {name: sha256(content) for name, content in sorted(files.items())}
+    content = json.dumps({"format": FORMAT, **config, "files": digests}, indent=1, sort_keys=True, ensure_ascii=False)
+    named = {stored_name(name, digest): files[name] for name, digest in digests.items()}
+    return {**named, CONFIG: content.encode() + b"\n"}
 
 
 def read_artifact(folder: Path) -> Artifact:
@@ -84,7 +91,7 @@ def read_artifact(folder: Path) -> Artifact:
         ValueError: if a file is missing, truncated or changed, or the format is unknown.
     """
     for _ in range(_ATTEMPTS):
-        config, seen = _read_config(folder)
+        config, seen = read_config(folder)
         files: dict[str, bytes] = {}
         for name, digest in config["files"].items():
             path = folder / stored_name(name, digest)
@@ -118,7 +125,7 @@ def changing(folder: Path) -> Iterator[None]:
         FileNotFoundError: if the folder is no saved router.
         ValueError: if another command is changing it.
     """
-    _read_config(folder)
+    read_config(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,7 +138,18 @@ def changing(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _read_config(folder: Path) -> tuple[dict[str, Any], bytes]:
+def is_ours(name: str) -> bool:
+    """Return whether a file of this name in a router's folder is the router's, of this version or of one before."""
+    return _OURS.fullmatch(name) is not None
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """Return what ``config.json`` says, and its bytes, without a look at the other files.
+
+    Raises:
+        FileNotFoundError: if the folder is no saved router.
+        ValueError: if it is damaged, or the format is unknown.
+    """
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(
             f"Expected a saved router in `{folder}`, but there is no {CONFIG}. Run `python main.py fit` first."
@@ -151,8 +169,8 @@ def _remove_unnamed(folder: Path) -> None:
     """Remove what no ``config.json`` names: the router before, or what a killed command left."""
     named: set[str] = set()
     if (folder / CONFIG).is_file():
-        config, _ = _read_config(folder)
+        config, _ = read_config(folder)
         named = {stored_name(name, digest) for name, digest in config["files"].items()}
     for path in folder.iterdir():
-        if path.name not in named and _OURS.fullmatch(path.name):
+        if path.name not in named and is_ours(path.name):
             path.unlink(missing_ok=True)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from ir3de.functional.votes import check_prompts
 from ir3de.pretrained.features import SequenceFeatures
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers.artifact import ROUTER, Artifact, read_artifact, tensor_bytes, write_artifact
+from ir3de.routers.artifact import ROUTER, Artifact, read_artifact, stored_files, tensor_bytes, write_artifact
+from ir3de.routers.card import CARD, router_card
+from ir3de.routers.hub import push_files, router_folder
 from ir3de.types import Batch, RoutingDecision
 
 Prompts = Sequence[str] | Sequence[Sequence[int]]
@@ -167,8 +169,26 @@ class Router(nn.Module, ABC):
         """
         if not self.expert_names:
             raise ValueError(f"Expected a fitted router to save in `{folder}`. Run `python main.py fit` first.")
-        config = self.identity() | {"identity": self.identity_hash(), **self.about()}
-        write_artifact(Path(folder), config, self.files())
+        write_artifact(Path(folder), self._config(), self.files())
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | None = None, message: str = "Push a router"
+    ) -> str:
+        """Put the router into the hub's repository ``owner/name``, as one commit, and return the commit's address.
+
+        Its card has no numbers; ``python main.py push`` pushes a saved router with those of its run. ``token`` is that
+        of ``HF_TOKEN`` or of ``hf auth login`` if it is not given.
+
+        Raises:
+            ValueError: if the router is not fitted, there is no token, or the hub refuses.
+        """
+        self._check_fitted()
+        config = self._config()
+        files = {**stored_files(config, self.files()), CARD: router_card(config, repository).encode()}
+        return push_files(repository, files, private=private, message=message, token=token)
+
+    def _config(self) -> dict[str, Any]:
+        return self.identity() | {"identity": self.identity_hash(), **self.about()}
 
     def files(self) -> dict[str, bytes]:
         """Return the content of the artifact's files, by name."""
@@ -184,14 +204,14 @@ class Router(nn.Module, ABC):
         """Return what ``router.safetensors`` holds."""
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str) -> Self:
-        """Read a router that ``save_pretrained`` wrote; it routes without any of the experts.
+    def from_pretrained(cls, source: Path | str, *, revision: str | None = None) -> Self:
+        """Read a router from a folder, or from the hub's ``owner/name`` at a revision; it needs none of the experts.
 
         Raises:
-            FileNotFoundError: if the folder is no saved router.
+            FileNotFoundError: if there is no saved router, or the hub does not give one.
             ValueError: if a file is damaged, the tokenizer is another one, or the router is of another class.
         """
-        return cls.from_artifact(read_artifact(Path(folder)))
+        return cls.from_artifact(read_artifact(router_folder(source, revision=revision)))
 
     @classmethod
     @abstractmethod

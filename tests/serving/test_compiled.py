@@ -91,17 +91,21 @@ def test_no_compiled_router_is_said_to_be_none(tmp_path):
         compiled_folder(tmp_path)
 
 
+def _contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_compiling_again_leaves_equal_bytes_and_nothing_else(folder):
     compiled = compile_router(str(folder))
-    before = {path.name: path.read_bytes() for path in compiled.iterdir()}
+    before = _contents(compiled)
     (compiled / "rank-0123456789abcdef.npy").write_bytes(b"left by a command that was killed")
     compile_router(str(folder))
-    assert {path.name: path.read_bytes() for path in compiled.iterdir()} == before
+    assert _contents(compiled) == before
 
 
 def test_a_router_that_was_changed_is_compiled_again_and_back_again(folder):
     compiled = compile_router(str(folder))
-    before = {path.name: path.read_bytes() for path in compiled.iterdir()}
+    before = _contents(compiled)
     assert compiled_folder(folder) == compiled_folder(compiled) == compiled
     loaded = load_closed_form(folder)
     loaded.add_expert("new", random_share(9, num_words=WORDS, validation=12))
@@ -111,7 +115,7 @@ def test_a_router_that_was_changed_is_compiled_again_and_back_again(folder):
     loaded.remove_expert("new")
     loaded.save_pretrained(folder)
     compile_router(str(folder))
-    assert {path.name: path.read_bytes() for path in compiled.iterdir()} == before, "calibration is made again, too"
+    assert _contents(compiled) == before, "calibration is made again, too"
 
 
 def test_a_reader_keeps_the_router_that_it_has_loaded(folder):

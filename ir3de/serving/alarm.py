@@ -1,0 +1,142 @@
+"""The out-of-domain alarm: how unusual a prompt is under every expert's counts, in microseconds, with NumPy alone."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from ir3de.functional.surprise import p_value, thinned
+from ir3de.serving.artifact import read_compiled
+from ir3de.serving.tables import MeanTable, as_ids
+from ir3de.serving.traffic import ARRAYS as TRAFFIC
+from ir3de.serving.traffic import Traffic
+
+Array = np.ndarray
+FOLDER = "alarm"  # in a compiled router's folder
+ARRAYS = ("surprise", "lengths", "mean", "deviation", "tails", "tail_sizes", "ranks", "rank_sizes")
+RANKED = 100  # validation sequences from which an expert's own rank a prompt that is nearest to it; else those of all
+
+
+class Unusual(NamedTuple):
+    """How unusual a prompt is.
+
+    ``p_value`` is the share of validation sequences that are at least so unusual for their length, the prompt itself
+    among them: at most α for a prompt like those with probability α. ``excess`` is how many standard
+    deviations its tokens diverge more from the counts of ``nearest``, the index of the expert that they diverge from
+    least, than that expert's own sequences do. ``tokens`` were read: of a prompt longer than those sequences so many,
+    evenly spaced.
+    """
+
+    p_value: float
+    excess: float
+    nearest: int
+    tokens: int
+
+
+class Alarm:
+    """Knows what is usual: the surprise of every token for every expert, and how validation sequences diverged.
+
+    ``arrays`` are what ``ARRAYS`` names: the guarded table ``surprise`` ``(G, E)`` (see ``ir3de.serving.tables``), the
+    curves, for each length the excesses of the validation sequences, thinned to it, ascending (``tails``, one length
+    after the other), and for each nearest expert, and for all, how rare its sequences are among those (``ranks``).
+    ``config`` says of which router it is; ``uncalibrated`` there names experts with too few
+    validation sequences of their own, for which it goes by the others'.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], config: Mapping[str, Any]) -> None:
+        self._surprise_GE = arrays["surprise"]
+        self._table = MeanTable(self._surprise_GE)
+        self._lengths: list[int] = arrays["lengths"].tolist()
+        self._log_lengths = np.log(arrays["lengths"]).tolist()
+        self._mean_LE = arrays["mean"]
+        self._deviation_LE = arrays["deviation"]
+        self._tails = _parts(arrays["tails"], arrays["tail_sizes"])
+        *own, everyone = _parts(arrays["ranks"], arrays["rank_sizes"])
+        self._ranks = [ranks or everyone for ranks in own]
+        self.config = config
+        self.expert_names: tuple[str, ...] = tuple(config["experts"])
+        counts = np.arange(self.longest + 1)
+        self._count_log_count = counts * np.log(np.maximum(counts, 1))
+
+    @classmethod
+    def load(cls, folder: Path | str, *, source: Mapping[str, str] | None = None) -> Self:
+        """Read the alarm of the compiled router in ``folder``, which must be that of ``source`` if it is given.
+
+        Raises:
+            FileNotFoundError: if there is none: the router has too few validation sequences, or none was compiled.
+            ValueError: if a file is damaged, or it is another router's.
+        """
+        files = read_compiled(Path(folder) / FOLDER)
+        if source is not None and files.config["source"] != source:
+            raise ValueError(
+                f"The alarm in `{files.folder}` is another router's than the one beside it. Compile the router again."
+            )
+        return cls({name: files.array(name) for name in ARRAYS}, files.config)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that are read of a longer prompt."""
+        return self._lengths[-1]
+
+    def check(self, ids_T: Array) -> Unusual:
+        """Return how unusual a prompt of these token ids is.
+
+        Raises:
+            ValueError: if there is no token, or an id is out of range.
+        """
+        if len(ids_T) > self.longest:
+            ids_T = thinned(as_ids(ids_T), self.longest)
+        divergence_E = self._table.scores(ids_T) - self._entropy(ids_T)
+        return self._judge(divergence_E, len(ids_T))
+
+    def share_under(self, expert_share_E: Array) -> Array:
+        """Return the smoothed training distribution ``(V,)`` of text that comes from the experts in these shares."""
+        distribution_V: Array = np.exp(-self._surprise_GE[1:-1].astype(np.float64)) @ expert_share_E
+        return distribution_V
+
+    def _entropy(self, ids_T: Array) -> float:
+        tokens = len(ids_T)
+        ordered_T = np.sort(ids_T)
+        begins = (ordered_T[1:] != ordered_T[:-1]).nonzero()[0]
+        edges = np.empty(len(begins) + 2, dtype=np.int64)
+        edges[0], edges[1:-1], edges[-1] = -1, begins, tokens - 1
+        return math.log(tokens) - float(self._count_log_count.take(edges[1:] - edges[:-1]).sum()) / tokens
+
+    def _judge(self, divergence_E: Array, tokens: int) -> Unusual:
+        low = bisect_right(self._lengths, tokens) - 1
+        high = min(low + 1, len(self._lengths) - 1)
+        part = 0.0
+        if high > low:
+            part = (math.log(tokens) - self._log_lengths[low]) / (self._log_lengths[high] - self._log_lengths[low])
+        mean_E = self._mean_LE[low] * (1 - part) + self._mean_LE[high] * part
+        deviation_E = self._deviation_LE[low] * (1 - part) + self._deviation_LE[high] * part
+        excess_E = (divergence_E - mean_E) / deviation_E
+        nearest = int(excess_E.argmin())
+        excess = float(excess_E[nearest])
+        rarity = (1 - part) * p_value(excess, self._tails[low]) + part * p_value(excess, self._tails[high])
+        ranks = self._ranks[nearest]
+        return Unusual((1 + bisect_right(ranks, rarity)) / (len(ranks) + 1), excess, nearest, tokens)
+
+
+def usual_traffic(folder: Path | str) -> Traffic:
+    """Return the counts of the validation sequences of the compiled router in ``folder``, as if they were prompts.
+
+    Raises:
+        FileNotFoundError: if it has no alarm.
+        ValueError: if a file is damaged.
+    """
+    files = read_compiled(Path(folder) / FOLDER)
+    config = files.config
+    return Traffic.from_arrays(
+        {name: files.array(f"usual_{name}") for name in TRAFFIC},
+        vocab_size=config["vocab_size"],
+        expert_names=config["experts"],
+        identity=config["source"]["identity"],
+    )
+
+
+def _parts(values: Array, sizes: Array) -> list[list[float]]:
+    return [part.tolist() for part in np.split(values, np.cumsum(sizes)[:-1])]

@@ -1,0 +1,178 @@
+"""``python main.py drift``: whether live prompts are still those that the router was made for."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.markup import escape
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ir3de.compiling.alarm import compile_alarm
+from ir3de.compiling.router import compile_router
+from ir3de.console import console
+from ir3de.files import replace_file
+from ir3de.routers import TokenTableRouter, load_router
+from ir3de.serving.alarm import FOLDER, Alarm, usual_traffic
+from ir3de.serving.artifact import CONFIG
+from ir3de.serving.compiled import CompiledRouter
+from ir3de.serving.drift import Drift, compare
+from ir3de.serving.lines import Line, Tally, lines_of
+from ir3de.serving.source import compiled_folder
+from ir3de.serving.traffic import USUAL, Traffic
+
+COUNTS = ".npz"  # a file of saved counts, in the place of prompts
+
+
+def drift(arguments: Sequence[str]) -> None:
+    """Compare live prompts with the router's validation sequences, or with earlier prompts, and print what changed.
+
+    Raises:
+        FileNotFoundError: if the router or a file is not there.
+        ValueError: if the router is damaged or has too few validation sequences, or there are too few prompts.
+    """
+    given = _parser().parse_args(list(arguments))
+    folder = _with_alarm(Path(given.router))
+    router = CompiledRouter.load(folder)
+    alarm = Alarm.load(folder, source=router.config["source"])
+    earlier = usual_traffic(folder) if given.against is None else Traffic.read(given.against)
+    live = Traffic.none(
+        vocab_size=alarm.config["vocab_size"], expert_names=router.expert_names, identity=router.identity
+    )
+    saved = [path for path in given.files if path.suffix == COUNTS]
+    for path in saved:
+        live += Traffic.read(path)
+    others = [path for path in given.files if path.suffix != COUNTS]
+    if others or not saved:
+        _count(live, router, alarm, _lines(others, given.field))
+    out = console()
+    if given.save is not None:
+        replace_file(given.save, live.to_bytes())
+        out.print(f"[green]written[/green] {escape(str(given.save))}: counts, no text", soft_wrap=True)
+    found = compare(earlier, live, alarm)
+    _show(found, router, earlier="validation" if given.against is None else escape(given.against.name))
+    if given.json is not None:
+        replace_file(given.json, (json.dumps(asdict(found), indent=1) + "\n").encode())
+        out.print(f"[green]written[/green] {escape(str(given.json))}", soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="main.py drift",
+        description="Compare live prompts with what a router was made for: experts' shares, unusual prompts, tokens.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    prompts = (
+        "Live prompts: .jsonl files, others with a prompt a line, and counts that --save wrote (.npz), all added up."
+    )
+    add("files", nargs="*", type=Path, help=f"{prompts} Without files, standard input has a prompt a line.")
+    router = "A saved router's folder (compiled when it is first used), or a compiled one's."
+    add("--router", required=True, help=router)
+    add("--field", default="text", help="The prompt's field in the objects of .jsonl files.")
+    add("--against", type=Path, help="Compare with these counts of earlier prompts, not with validation sequences.")
+    add("--save", type=Path, help="Write the counts of the live prompts to this .npz file: integers, no text.")
+    add("--json", type=Path, help="Write what changed to this file.")
+    return parser
+
+
+def _with_alarm(router: Path) -> Path:
+    """Return the compiled form of a router, made if it is not there, with its alarm."""
+    folder = compiled_folder(router)
+    if folder is None:
+        folder = compile_router(str(router))
+    if (folder / FOLDER / CONFIG).is_file() and _current(folder):
+        return folder
+    if folder == router:
+        raise FileNotFoundError(
+            f"The compiled router in `{router}` has no alarm beside it, so nothing is known of what is usual. Give the"
+            " saved router that it was compiled from, fitted with a validation split."
+        )
+    loaded = load_router(router)
+    if not isinstance(loaded, TokenTableRouter) or compile_alarm(loaded, folder) is None:
+        raise ValueError(
+            f"The router in `{router}` has too few validation sequences to know what is usual. Fit it with a larger"
+            " validation split."
+        )
+    return folder
+
+
+def _current(folder: Path) -> bool:
+    try:
+        Alarm.load(folder, source=CompiledRouter.load(folder).config["source"])
+    except ValueError:
+        return False
+    return True
+
+
+def _lines(files: Sequence[Path], field: str) -> Iterator[list[Line]]:
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"Expected a file of prompts at `{path}`, but there is none.")
+    if not files:
+        yield from lines_of(sys.stdin.buffer, json_field=None)
+    for path in files:
+        with path.open("rb") as file:
+            yield from lines_of(file, json_field=field if path.suffix == ".jsonl" else None, source=str(path))
+
+
+def _count(live: Traffic, router: CompiledRouter, alarm: Alarm, batches: Iterator[list[Line]]) -> None:
+    """Count prompts into ``live``, and say what could not be."""
+    tally = Tally()
+    columns = (TextColumn("{task.completed:,} prompts"), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        for batch in batches:
+            readings = iter(router.read_many([line.text for line in batch if line.error is None]))
+            for line in batch:
+                tally.prompts += 1
+                tally.replaced += line.replaced
+                reading = next(readings) if line.error is None else None
+                if reading is None or not len(reading.ids_T):
+                    error = line.error or "without a token"
+                    tally.errors[error] = tally.errors.get(error, 0) + 1
+                    continue
+                unusual = alarm.check(reading.ids_T).p_value < USUAL
+                live.count(reading.ids_T, expert=router.decide(reading.ids_T), unusual=unusual)
+            progress.advance(task, len(batch))
+    for sentence in tally.report():
+        console(stderr=True).print(sentence.replace("were not routed", "were not counted"), soft_wrap=True)
+
+
+def _show(found: Drift, router: CompiledRouter, *, earlier: str) -> None:
+    out = console()
+    table = Table(title=f"{found.prompts[1]:,} live prompts against {found.prompts[0]:,} of {earlier}")
+    for column in ("expert", "share then %", "live %", "p", f"unusual (p < {USUAL}) then %", "live %", "p"):
+        table.add_column(column, justify="left" if column == "expert" else "right")
+    for one in found.experts:
+        share, unusual = ([f"{100 * value:.1f}" for value in pair] for pair in (one.share, one.unusual))
+        table.add_row(escape(one.expert), *share, _p(one.share_p_value), *unusual, _p(one.unusual_p_value))
+    out.print(table)
+    out.print(
+        f"[bold]tokens[/bold]: distance {found.distance:.4f}, of which {found.by_chance:.4f} by chance, p ="
+        f" {found.p_value:.4f} (0: the same distribution, 1: no token in common)",
+        soft_wrap=True,
+    )
+    then, live = found.from_training
+    out.print(
+        f"[bold]from the training counts[/bold], mixed as the prompts are: {then:.4f} then, {live:.4f} live",
+        soft_wrap=True,
+    )
+    if not found.telling:
+        out.print("no token's share changed by more than chance")
+        return
+    tokens = Table(title="tokens that tell most")
+    for column in ("token", "then, of 10,000", "live", "standard errors"):
+        tokens.add_column(column, justify="left" if column == "token" else "right")
+    for token in found.telling:
+        text = router.reference.tokenizer.decode([token.token], skip_special_tokens=False)
+        shares = (f"{10_000 * value:.2f}" for value in token.share)
+        tokens.add_row(escape(repr(text)), *shares, f"{token.z:+.1f}")
+    out.print(tokens)
+
+
+def _p(value: float) -> str:
+    return f"[bold red]{value:.4f}[/bold red]" if value < 0.01 else f"{value:.4f}"

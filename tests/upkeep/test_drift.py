@@ -1,0 +1,131 @@
+"""The command finds what changed, and nothing where nothing did."""
+
+import json
+import sys
+from io import BytesIO, TextIOWrapper
+
+import numpy as np
+import pytest
+
+from ir3de.upkeep.drift import drift
+from tests.serving.alarms import NAMES, WORDS, as_text, new_prompts, router
+from tests.serving.routers import saved
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drift") / "router"
+    router().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, prompts):
+        path = tmp_path / name
+        texts = [as_text(ids_T) for ids_T in prompts]
+        lines = [json.dumps({"text": text}) for text in texts] if name.endswith(".jsonl") else texts
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(folder, tmp_path):
+    def run(*arguments):
+        drift(["--router", str(folder), "--json", str(tmp_path / "drift.json"), *(str(one) for one in arguments)])
+        return json.loads((tmp_path / "drift.json").read_text())
+
+    return run
+
+
+def test_nothing_is_found_where_nothing_changed(run, write):
+    found = run(write("live.jsonl", new_prompts(300)))
+    assert found["prompts"] == [600, 900]
+    assert found["p_value"] > 0.01
+    assert found["telling"] == []
+    for one in found["experts"]:
+        assert one["share_p_value"] > 0.01
+        assert one["unusual_p_value"] > 0.01
+        assert one["share"] == pytest.approx([1 / 3, 1 / 3], abs=0.03)
+
+
+def test_a_change_of_the_mix_is_that(run, write):
+    code, law, _ = (new_prompts(300)[i : i + 300] for i in (0, 300, 600))
+    found = run(write("live.txt", code + law[:50]))
+    shares = {one["expert"]: one for one in found["experts"]}
+    assert shares["code"]["share"][1] > 0.8
+    assert shares["maths"]["share_p_value"] < 0.01
+    assert all(one["unusual_p_value"] > 0.01 for one in found["experts"])
+    assert found["p_value"] < 0.01  # of tokens: the mix is another one
+    before, live = found["from_training"]
+    assert abs(live - before) < 0.02  # but not against the training counts in that mix
+
+
+def test_new_words_are_named(run, write, capsys):
+    news = [np.concatenate([ids_T, np.full(1 + i % 3, WORDS - 40)]) for i, ids_T in enumerate(new_prompts(100))]
+    found = run(write("live.jsonl", news))
+    assert found["telling"][0]["token"] == WORDS - 40
+    assert found["telling"][0]["z"] > 4
+    assert found["from_training"][1] > found["from_training"][0] + 0.01
+    assert f"'w{WORDS - 40}'" in capsys.readouterr().out
+
+
+def test_saved_counts_add_up_and_can_be_compared_with(run, write, tmp_path):
+    prompts = new_prompts(200)
+    parts = [write("a.jsonl", prompts[::2]), write("b.jsonl", prompts[1::2])]
+    counts = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for part, file in zip(parts, counts, strict=True):
+        run(part, "--save", file)
+    assert run(*counts) == run(*parts)
+    found = run(parts[0], "--against", counts[1])
+    assert found["prompts"] == [300, 300]
+    assert found["p_value"] > 0.01
+
+
+def test_prompts_from_a_pipe(run, write, monkeypatch):
+    content = write("live.txt", new_prompts(50)).read_bytes()
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
+    assert run()["prompts"][1] == 150
+
+
+def test_what_cannot_be_counted_is_reported(run, write, capsys):
+    path = write("live.jsonl", new_prompts(50))
+    path.write_text(path.read_text() + '{"prompt": "w1"}\nnot JSON\n')
+    assert run(path)["prompts"][1] == 150
+    said = capsys.readouterr().err
+    assert "2 of 152 prompts were not counted" in said
+
+
+def test_few_prompts_are_refused(run, write):
+    with pytest.raises(ValueError, match="at least 100 live prompts"):
+        run(write("live.jsonl", new_prompts(10)))
+
+
+def test_counts_of_another_router_are_refused(run, write, tmp_path):
+    other = router(validation=150)
+    other.save_pretrained(tmp_path / "other")
+    drift(["--router", str(tmp_path / "other"), str(write("live.txt", new_prompts(50))), "--save",
+           str(tmp_path / "other.npz")])  # fmt: skip
+    with pytest.raises(ValueError, match="of one router"):
+        run(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="of one router"):
+        run(write("live.txt", new_prompts(50)), "--against", tmp_path / "other.npz")
+
+
+def test_a_router_that_knows_nothing_of_what_is_usual_is_refused(tmp_path, write):
+    path = write("live.txt", new_prompts(50))
+    with pytest.raises(ValueError, match="too few validation sequences"):
+        drift(["--router", str(saved(tmp_path / "router", "majority", validation=1)), str(path)])
+    with pytest.raises(FileNotFoundError, match="no alarm beside it"):
+        drift(["--router", str(tmp_path / "router" / "compiled"), str(path)])
+
+
+def test_a_missing_file_is_named(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="live.jsonl"):
+        run(tmp_path / "live.jsonl")
+
+
+def test_names_are_the_routers(run, write):
+    assert [one["expert"] for one in run(write("live.txt", new_prompts(50)))["experts"]] == list(NAMES)
