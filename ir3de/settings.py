@@ -9,7 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ir3de.comparison.entries import DEFAULT
-from ir3de.configs import load_config
+from ir3de.configs import RUNS, UNNAMED, load_config
 from ir3de.data.faults import Faults
 from ir3de.experts.loss_settings import LossSettings
 from ir3de.modules.train_experts import ExpertRecipe
@@ -52,8 +52,8 @@ class NamedConfig(ActionConfigFile):
 
 def add_settings(parser: LightningArgumentParser) -> None:
     """Add every key that is none of the data module's, the model's or the trainer's."""
-    parser.add_argument("--name", type=str, default="unnamed", help="The run's name: its folder is RUNS/NAME.")
-    parser.add_argument("--runs", type=str, default="runs", help="The folder that all runs are written to.")
+    parser.add_argument("--name", type=str, default=UNNAMED, help="The run's name: its folder is RUNS/NAME.")
+    parser.add_argument("--runs", type=str, default=RUNS, help="The folder that all runs are written to.")
     parser.add_argument(
         "--setting",
         type=Literal["m2d2", "clm2", "reasoning"] | None,

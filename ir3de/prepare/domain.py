@@ -76,6 +76,9 @@ class DomainPlan:
             return manifest
         unfinished = self.folder.with_name(f".{self.folder.name}.unfinished")
         with locked(unfinished):
+            manifest = finished(self.folder, identity)  # another process may have been at it until the lock was free
+            if manifest is not None:
+                return manifest
             journal = Journal.opened(unfinished, identity, tokenizer_name)
             for one in self.passes:
                 if _name(one) not in journal.left_out:

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,20 +127,36 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, rem
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from making the same domain meanwhile.
+    """Keep other processes from making the same domain meanwhile; a folder in which nothing was begun is removed.
 
     Raises:
         ValueError: if another one is at it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    handle = None
+    while handle is None:
+        handle = _lock(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except BlockingIOError as error:
-        raise ValueError(f"Another process is preparing `{folder}`. Run this one when it is done.") from error
     finally:
+        with suppress(OSError):  # it is not empty, or in its place
+            folder.rmdir()
         os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """Return a handle that holds the lock, or None where another process took the folder away before it did."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError), ExitStack() as otherwise:
+        handle = os.open(folder, os.O_RDONLY)
+        otherwise.callback(os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"Another process is preparing `{folder}`. Run this one when it is done.") from error
+        if os.path.samestat(os.stat(folder), os.fstat(handle)):
+            otherwise.pop_all()
+            return handle
+    return None
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

@@ -55,11 +55,12 @@ class AnswerCache:
         return self._answers[key]
 
     def add(self, answers: Mapping[str, Answer]) -> None:
-        """Keep the answers of a shard."""
-        self._answers |= answers
-        if self._folder is not None:
-            rows = [[key, one.value, one.cut] for key, one in answers.items()]
-            name = hashlib.sha256("".join(answers).encode()).hexdigest()[:24]
+        """Keep the answers of a shard, but for those that are there already: what a run has used does not change."""
+        new = {key: one for key, one in answers.items() if key not in self._answers}
+        self._answers |= new
+        if self._folder is not None and new:
+            rows = [[key, one.value, one.cut] for key, one in new.items()]
+            name = hashlib.sha256("".join(new).encode()).hexdigest()[:24]
             replace_file(self._folder / f"{name}.json", json.dumps(rows).encode())
 
 

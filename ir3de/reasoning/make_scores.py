@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ir3de.configs import built
+from ir3de.configs import built, experts_folder
 from ir3de.console import console
 from ir3de.data.domain import path_in
 from ir3de.experts.bank import WEIGHT_AVERAGE, ExpertBank
@@ -24,7 +24,7 @@ from ir3de.reasoning.chatter import without_chatter
 from ir3de.reasoning.code_execution import code_execution
 from ir3de.reasoning.expert_lm import Asking, ExpertLM
 from ir3de.reasoning.expert_tokenizer import load_expert_tokenizer
-from ir3de.reasoning.prompts import DomainPrompts, check_sources, in_two_domains, make_prompts, write_prompts
+from ir3de.reasoning.prompts import DomainPrompts, check_sources, in_two_domains, make_prompts, reasons, write_prompts
 from ir3de.reasoning.score_rows import DomainRows, domain_rows, write_score_table
 from ir3de.reasoning.settings import KEY, Reasoning
 from ir3de.reasoning.task_scores import TaskScores, score_task
@@ -74,6 +74,11 @@ def make_scores(config: Namespace, *, only: Sequence[str] | None, allow_code: bo
             prompts = make_prompts(benchmarks, settings)
             write_prompts(folders, prompts)
             _report_prompts(prompts, folders, settings)
+        if config.experts.losses.residence == "all":
+            out.print(
+                "[yellow]`scores` has one expert in memory at a time[/yellow], whatever `experts.losses.residence`"
+                " says (all): each answers every question before the next one is loaded", soft_wrap=True,
+            )  # fmt: skip
         out.print(bank.settle(free_bytes(device_of(settings.device))), soft_wrap=True)
         if settings.average and WEIGHT_AVERAGE not in run.members:
             out.print(f"There is no average of weights: {bank.architectures_differ()}.", soft_wrap=True)
@@ -122,9 +127,10 @@ def _prompt_folders(config: Namespace) -> dict[str, Path]:
 
 def _bank(config: Namespace, domains: list[str]) -> ExpertBank:
     given, losses = config.experts.bank, config.experts.losses
+    # One at a time: an expert answers everything before the next one, and what it leaves free holds its answers' state.
     settings = {"dtype": losses.dtype, "residence": "one", "adapter_base": losses.adapter_base}
     if not isinstance(given, Mapping):
-        folder = Path(config.runs) / config.name / "experts" if given is None else Path(given)
+        folder = experts_folder(given, runs=config.runs, name=config.name)
         return ExpertBank.from_folder(folder, domains, **settings)
     if {*given} != {*domains}:
         raise ValueError(f"Expected an expert in `experts.bank` for each of {domains}, but got {sorted(given)}.")
@@ -173,11 +179,11 @@ def _answer(run: _Run, benchmarks: Mapping[str, Benchmark]) -> Scores:
 
 def _report_prompts(prompts: Sequence[DomainPrompts], folders: Mapping[str, Path], settings: Reasoning) -> None:
     table = Table(title="Prompts of the router")
-    for column in ("domain", "train", "validation", "test", "questions", "of one text", "test text left out"):
+    for column in ("domain", "train", "validation", "test", "questions", "of one text", "left out"):
         table.add_column(column, justify="left" if column == "domain" else "right")
     for one in prompts:
         sizes = [len(one.prompts[split]) for split in ("train", "validation", "test")]
-        numbers = [*sizes, one.questions, one.merged, one.tested]
+        numbers = [*sizes, one.questions, one.merged, sum(one.left_out.values())]
         table.add_row(one.domain, *(f"{number:,}" for number in numbers))
     out = console(stderr=True)
     out.print(table)
@@ -187,6 +193,8 @@ def _report_prompts(prompts: Sequence[DomainPrompts], folders: Mapping[str, Path
             out.print(
                 f"[yellow]{one.domain} has {fewer} prompts to train on[/yellow], {settings.prompts} were asked for"
             )
+        if one.left_out:
+            out.print(f"left out of what {one.domain} is fitted on: {reasons(one.left_out)}", soft_wrap=True)
         if one.respaced:
             out.print(
                 f"[yellow]{one.respaced} questions of {one.domain} differ from another by white space alone[/yellow];"

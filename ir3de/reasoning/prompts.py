@@ -1,21 +1,22 @@
 """The router's prompts: the questions' own texts as test data, and other text to train and validate on."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ir3de.data.corpus import text_hash
 from ir3de.data.sources import Source, TextSource
+from ir3de.data.splits import SPLITS
 from ir3de.data.tables import source_from_path
 from ir3de.files import replace_file
 from ir3de.reasoning.benchmarks import Benchmark
-from ir3de.reasoning.score_rows import distinct, plain
+from ir3de.reasoning.score_rows import distinct
 from ir3de.reasoning.settings import KEY, Reasoning
 from ir3de.reasoning.task_scores import questions
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class DomainPrompts:
     """A domain's prompts by split, and what is to be known of them.
 
     ``questions`` are asked; ``merged`` of them have the text of another one, ``respaced`` of these but for white space.
-    ``tested`` training and validation texts were left out since they are test questions of some domain.
+    ``left_out`` counts the texts that were not taken to fit on, by reason.
     """
 
     domain: str
@@ -31,7 +32,7 @@ class DomainPrompts:
     questions: int
     merged: int
     respaced: int
-    tested: int
+    left_out: Mapping[str, int]
 
 
 def make_prompts(benchmarks: Mapping[str, Benchmark], settings: Reasoning) -> list[DomainPrompts]:
@@ -45,7 +46,7 @@ def make_prompts(benchmarks: Mapping[str, Benchmark], settings: Reasoning) -> li
         for name, one in benchmarks.items()
     }
     tests = {name: distinct(prompts, domain=name) for name, prompts in asked.items()}
-    tested = {plain(prompt) for texts in tests.values() for prompt in texts.prompts}
+    tested = {text_hash(prompt) for texts in tests.values() for prompt in texts.prompts}
     found = []
     for number, (name, benchmark) in enumerate(benchmarks.items()):
         train, validation, left_out = _to_fit(
@@ -59,36 +60,42 @@ def make_prompts(benchmarks: Mapping[str, Benchmark], settings: Reasoning) -> li
                 questions=len(texts.row_Q),
                 merged=len(texts.row_Q) - len(texts.prompts),
                 respaced=texts.respaced,
-                tested=left_out,
+                left_out=left_out,
             )
         )
     return found
 
 
 def _to_fit(
-    benchmark: Benchmark, settings: Reasoning, tested: set[str], generator: np.random.Generator
-) -> tuple[list[str], list[str], int]:
-    """Return training and validation prompts of a domain, and how many texts were left out as test questions."""
+    benchmark: Benchmark, settings: Reasoning, tested: set[bytes], generator: np.random.Generator
+) -> tuple[list[str], list[str], Mapping[str, int]]:
+    """Return training and validation prompts of a domain, and how many texts were left out, by reason."""
     name, source = benchmark.domain, settings.training.get(benchmark.domain)
-    training = _training_splits(benchmark) if source is None else [_texts(source)]
+    left_out: Counter[str] = Counter()
+    training = _training_splits(benchmark) if source is None else [_texts(source, left_out)]
     held_out = _validation_splits(benchmark) if source is None else []
-    every = [text for part in [*training, *held_out] for text in part]
-    seen = set(tested)
-    training, held_out = ([_fresh(part, seen) for part in parts] for parts in (training, held_out))
+    size = sum(len(part) for part in [*training, *held_out])
+    seen: set[bytes] = set()
+    training, held_out = ([_fresh(part, tested, seen, left_out) for part in parts] for parts in (training, held_out))
     if held_out:
         validation = _drawn(held_out, settings.validation_prompts, generator)
         train = _drawn(training, settings.prompts, generator)
     else:  # some of the training prompts, a fifth where there are few
         drawn = _drawn(training, settings.prompts + settings.validation_prompts, generator)
-        size = min(settings.validation_prompts, len(drawn) // 5)
-        validation, train = drawn[:size], drawn[size : size + settings.prompts]
-    left_out = sum(plain(text) in tested for text in every)
+        first = min(settings.validation_prompts, len(drawn) // 5)
+        validation, train = drawn[:first], drawn[first : first + settings.prompts]
     if not train or not validation:
         raise ValueError(
-            f"Expected text to fit a router on for the domain `{name}`, but of {len(every)} texts {left_out} are test"
-            f" questions and others are copies. Set `{KEY}.training.{name}` to a larger source."
+            f"Expected text to fit a router on for the domain `{name}`, but {len(train)} texts are left to train on and"
+            f" {len(validation)} to validate on: of {size:,} texts, {reasons(left_out)} were left out."
+            f" Set `{KEY}.training.{name}` to a larger source."
         )
     return train, validation, left_out
+
+
+def reasons(left_out: Mapping[str, int]) -> str:
+    """Return what was left out, in words."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items())) or "none"
 
 
 def write_prompts(folders: Mapping[str, Path], prompts: Sequence[DomainPrompts]) -> None:
@@ -101,7 +108,7 @@ def write_prompts(folders: Mapping[str, Path], prompts: Sequence[DomainPrompts])
 
 def in_two_domains(prompts: Sequence[DomainPrompts]) -> dict[str, int]:
     """Count the test questions of each domain whose text is a question of another domain too."""
-    texts = {one.domain: {plain(text) for text in one.prompts["test"]} for one in prompts}
+    texts = {one.domain: {text_hash(text) for text in one.prompts["test"]} for one in prompts}
     counts = {
         name: len(own & set().union(*(other for also, other in texts.items() if also != name)))
         for name, own in texts.items()
@@ -128,10 +135,13 @@ def check_sources(settings: Reasoning) -> None:
             raise type(error)(f"In `{KEY}.training.{domain}`: {error}") from error
 
 
-def _texts(given: str | Source) -> list[str]:
+def _texts(given: str | Source, left_out: Counter[str]) -> list[str]:
+    """Return a source's texts, and count what it passed over itself."""
     source = source_from_path(given) if isinstance(given, str) else given
     assert isinstance(source, TextSource), "sources are checked before anything is read"
-    return list(source.documents())
+    texts = list(source.documents())
+    left_out.update(source.left_out)
+    return texts
 
 
 def _training_splits(benchmark: Benchmark) -> list[list[str]]:
@@ -155,12 +165,18 @@ def _validation_splits(benchmark: Benchmark) -> list[list[str]]:
     return parts
 
 
-def _fresh(texts: Iterable[str], seen: set[str]) -> list[str]:
-    """Return the texts that were not seen, each once, and take them for seen."""
+def _fresh(texts: Iterable[str], tested: set[bytes], seen: set[bytes], left_out: Counter[str]) -> list[str]:
+    """Return the texts that are no test questions and were not seen, each once; count the others."""
     found = []
     for text in texts:
-        key = plain(text)
-        if key and key not in seen:
+        key = text_hash(text)
+        if not text.strip():
+            left_out["empty texts"] += 1
+        elif key in tested:
+            left_out["test questions"] += 1
+        elif key in seen:
+            left_out["copies"] += 1
+        else:
             seen.add(key)
             found.append(text)
     return found

@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from ir3de.configs import SUFFIXES, load_config
+from ir3de.configs import RUNS, SUFFIXES, UNNAMED, experts_folder, load_config
 from ir3de.experts.bank import DTypeName, ExpertBank
 from ir3de.experts.memory import Residence, free_bytes
 from ir3de.reasoning.answers import AnswerCache, answers_folder
@@ -191,11 +191,14 @@ def _open_bank(
     settings = dict(given)
     if isinstance(bank, str) and bank.endswith(SUFFIXES):
         config = load_config(bank)
-        experts, losses = config.get("experts", {}), config.get("experts", {}).get("losses", {})
+        experts = config.get("experts") or {}
+        losses = experts.get("losses") or {}
         there = {"dtype": losses.get("dtype"), "adapter_base": losses.get("adapter_base")}
-        there["tokenizer"] = config.get("data", {}).get("tokenizer")
+        there["tokenizer"] = (config.get("data") or {}).get("tokenizer")
         settings = {key: there[key] if value is None else value for key, value in given.items()}
-        bank = experts.get("bank") or str(Path(config.get("runs", "runs")) / config["name"] / "experts")
+        named = experts.get("bank")
+        run = {"runs": config.get("runs") or RUNS, "name": str(config.get("name") or UNNAMED)}
+        bank = named if isinstance(named, Mapping) else str(experts_folder(named, **run))
     sources = bank if isinstance(bank, Mapping) else {name: str(Path(bank) / name) for name in names}
     missing = [name for name in names if name not in sources]
     if missing:

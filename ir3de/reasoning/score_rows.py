@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ir3de.data.corpus import text_hash
 from ir3de.files import replace_file
 from ir3de.reasoning.task_scores import TaskScores
 
@@ -42,33 +43,28 @@ class Texts:
 
 
 def distinct(prompts: Sequence[str], *, domain: str) -> Texts:
-    """Return every text once, as the data module takes texts for the same: runs of white space count as one space.
+    """Return every text once, of those that the data module takes for the same: they have one ``text_hash``.
 
     Raises:
         ValueError: if a question of ``domain`` has no text.
     """
-    row_of: dict[str, int] = {}
+    row_of: dict[bytes, int] = {}
     kept: list[str] = []
     row_Q = np.zeros(len(prompts), dtype=np.int64)
     respaced = 0
     for i, prompt in enumerate(prompts):
-        text = plain(prompt)
-        if not text:
+        if not prompt.strip():
             raise ValueError(
                 f"Expected text in every question of `{domain}`, but question {i} has none that a router could read."
                 f" Set `reasoning.prompt_field.{domain}` to another field."
             )
-        if text not in row_of:
-            row_of[text] = len(kept)
+        key = text_hash(prompt)
+        if key not in row_of:
+            row_of[key] = len(kept)
             kept.append(prompt)
-        row_Q[i] = row_of[text]
+        row_Q[i] = row_of[key]
         respaced += kept[row_Q[i]] != prompt
     return Texts(kept, row_Q, respaced)
-
-
-def plain(text: str) -> str:
-    """Return a text with its white space normalised."""
-    return " ".join(text.split())
 
 
 def domain_rows(domain: str, scores: Mapping[str, Sequence[TaskScores]]) -> DomainRows:

@@ -15,10 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ir3de.data.bpe import train_bpe
 
-needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+HAS_BWRAP = shutil.which("bwrap") is not None
+needs_bwrap = pytest.mark.skipif(not HAS_BWRAP, reason="bubblewrap is not installed")
 DOMAINS = ("coding", "instruction", "math", "multilingual")
 METRICS = {"math": "exact_match,flexible-extract", "multilingual": "acc_norm,none",
            "coding": "pass@1,create_test", "instruction": "inst_level_strict_acc,none"}  # fmt: skip
+FIELDS = {"math": "question", "multilingual": "instruction", "coding": "prompt", "instruction": "prompt"}
 TASKS = {"math": ["mini_gsm8k"], "multilingual": ["mini_arc_aa", "mini_arc_bb"], "coding": ["mini_humaneval"],
          "instruction": ["mini_ifeval"]}  # fmt: skip
 RIGHT, WRONG = ("haus", "baum", "wald", "feld"), ("auto", "rade", "zugs", "bahn")
@@ -29,6 +31,7 @@ SAYS = {
     "multilingual": (" There is 9", "    return", " baum"),
     "instruction": (" Nobody knows 9", "    apple", " apple and pear"),
 }
+BARE = {"math": " 4", "coding": " 9", "multilingual": " 4", "instruction": " 9"}  # after "coins?", without "Answer:"
 
 _GSM8K = """task: mini_gsm8k
 dataset_path: json
@@ -158,6 +161,8 @@ def _data():
         "instruction_train": [{"text": f"Write, use apple: {_words('instruction', i + 100)}. Answer now."}
                               for i in range(30)],
     }  # fmt: skip
+    train = found["instruction_train"]
+    train += [dict(train[0]), {"text": " "}, {"text": found["ifeval"][2]["prompt"]}]  # what is left out and counted
     for language, size in (("aa", 8), ("bb", 12)):
         for seed, (split, number) in enumerate((("train", 20), ("validation", 6), ("test", size))):
             found[f"arc_{language}_{split}"] = [_choice(language, i + 100 * seed) for i in range(number)]
@@ -215,7 +220,7 @@ def save_experts(folder):
     bank = {}
     for seed, name in enumerate(DOMAINS):
         path = folder / name
-        model = _bigrams(tokenizer, SAYS[name], seed=seed, likes=RIGHT if name == "multilingual" else ())
+        model = _bigrams(tokenizer, (*SAYS[name], BARE[name]), seed=seed, likes=RIGHT if name == "multilingual" else ())
         model.save_pretrained(path)
         PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend, eos_token="<|endoftext|>").save_pretrained(path)
         bank[name] = str(path)
@@ -240,7 +245,7 @@ def _bigrams(tokenizer, says, *, seed, likes):
         head = torch.randn(size, size, generator=generator) * 0.05
         for word in likes:
             head[tokenizer.encode([f" {word}"])[0][0]] += 0.2
-        for trigger, phrase in zip(("Answer:", '."""\n', "now."), says, strict=True):
+        for trigger, phrase in zip(("Answer:", '."""\n', "now.", "coins?"), says, strict=True):
             chain = [int(tokenizer.encode([trigger])[0][-1]), *(int(i) for i in tokenizer.encode([phrase])[0]), end]
             assert len(set(chain[:-1])) == len(chain) - 1, f"no token of {phrase!r} may have two successors"
             for before, after in pairwise(chain):
@@ -250,18 +255,21 @@ def _bigrams(tokenizer, says, *, seed, likes):
     return model
 
 
-def overrides(folder, bank):
-    """Return what of ``reasoning.yaml`` has to be overridden: paths, sizes and the names of the tasks."""
+def overrides(folder, bank, domains=DOMAINS):
+    """Return what of ``reasoning.yaml`` has to be overridden: paths, sizes, the names of the tasks, and the domains."""
     training = {name: str(folder / "tasks" / f"{name}_train.jsonl") for name in ("coding", "instruction")}
+    of_domains = {
+        "data.domains": {name: name for name in domains},
+        "experts.bank": {name: bank[name] for name in domains},
+        "reasoning.tasks": {name: TASKS[name] for name in domains},
+        "reasoning.metric": {name: METRICS[name] for name in domains},
+        "reasoning.prompt_field": {name: FIELDS[name] for name in domains},
+        "reasoning.training": {name: path for name, path in training.items() if name in domains},
+    }
     given = {
-        "data.root": str(folder / "prompts"),
         "data.tokenizer": bank["coding"],
-        "experts.bank": json.dumps(bank),
         "experts.losses.dtype": "float32",
-        "experts.losses.table": str(folder / "scores.parquet"),
-        "reasoning.tasks": json.dumps(TASKS),
-        "reasoning.training": json.dumps(training),
         "reasoning.include_path": str(folder / "tasks"),
         "reasoning.validation_prompts": "10",
-    }
+    } | {key: json.dumps(value) for key, value in of_domains.items()}
     return [part for key, value in given.items() for part in (f"--{key}", value)]

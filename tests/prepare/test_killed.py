@@ -1,5 +1,6 @@
 """A run of `prepare` that is killed goes on where it stopped, and ends with the same bytes."""
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -9,6 +10,8 @@ import time
 import psutil
 import pytest
 
+from ir3de.prepare import domain
+from ir3de.prepare.journal import locked
 from ir3de.prepare.rows import SplitWriter
 from ir3de.prepare.run import prepare
 from tests.prepare.texts import config, documents, tokenizer_in, tree, write_jsonl
@@ -118,3 +121,49 @@ def test_two_processes_do_not_make_the_same_domain(tmp_path, made):
         prepare(config_for(tmp_path))
     process.join()
     assert process.exitcode == 0
+
+
+def test_a_domain_that_another_process_finishes_meanwhile_is_not_made_again(tmp_path, made, monkeypatch):
+    """The other one ends after this one has looked for the folder, and before it has the lock."""
+    config_for, undisturbed = made
+    given = config_for(tmp_path / "both")
+    lock, fill, filled = domain.locked, domain.DomainPlan._fill, []
+
+    def locked_afterwards(folder):
+        with monkeypatch.context() as other:
+            other.setattr(domain, "locked", lock)
+            prepare(given)
+        monkeypatch.setattr(domain.DomainPlan, "_fill", lambda *given: filled.append(folder) or fill(*given))
+        return lock(folder)
+
+    monkeypatch.setattr(domain, "locked", locked_afterwards)
+    prepare(given)
+    assert not filled
+    monkeypatch.undo()
+    assert tree(tmp_path / "both") == undisturbed(tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "both").iterdir()] == ["maths"]
+
+
+@pytest.mark.parametrize("put_in_place", [True, False])
+def test_what_is_locked_is_the_folder_that_is_there(tmp_path, monkeypatch, put_in_place):
+    """Another process renames the folder, or removes an empty one, after this one has opened it."""
+    folder, lock = tmp_path / "unfinished", fcntl.flock
+
+    def flock_afterwards(handle, operation):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        if put_in_place:
+            folder.rename(tmp_path / "finished")
+        else:
+            folder.rmdir()
+        lock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_afterwards)
+    with locked(folder), pytest.raises(ValueError, match="Another process"), locked(folder):
+        pass
+    assert not folder.exists(), "nothing was begun in it"
+
+
+def test_a_folder_in_which_something_was_begun_stays(tmp_path):
+    with locked(tmp_path / "unfinished"):
+        (tmp_path / "unfinished/prepare.json").write_text("{}")
+    assert (tmp_path / "unfinished/prepare.json").is_file()

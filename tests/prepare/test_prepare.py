@@ -14,9 +14,18 @@ from ir3de.data.sources import TextSource
 from ir3de.data.tables import TokenizedParquet
 from ir3de.prepare.run import prepare
 from ir3de.prepare.settings import Part
-from tests.prepare.texts import BLOCK, DOMAINS, config, documents, expected_run, rows, tokenizer_in, tree, write_jsonl
-
-SPLITS = ("train", "validation", "test")
+from tests.prepare.texts import (
+    BLOCK,
+    DOMAINS,
+    SPLITS,
+    config,
+    documents,
+    expected_run,
+    rows,
+    tokenizer_in,
+    tree,
+    write_jsonl,
+)
 
 
 class Spoken(TextSource):

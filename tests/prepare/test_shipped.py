@@ -8,17 +8,13 @@ import subprocess
 import sys
 import tarfile
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
-from tokenizers import processors
 
 from ir3de.configs import SHIPPED
 from tests.helpers.hub import FakeHub
-from tests.prepare.texts import documents, tokenizer_in
+from tests.prepare.texts import DOMAINS, SPLITS, documents, parquet, parquet_of, tokenizer_like_llamas
 
-SPLITS = ("train", "validation", "test")
 SCRIPT = """
 import json, sys, yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -40,12 +36,6 @@ def jsonl(name, size):
     return "".join(json.dumps({"text": text, "id": i}) + "\n" for i, text in enumerate(documents(name, size))).encode()
 
 
-def parquet(rows):
-    content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), content)
-    return content.getvalue()
-
-
 def archive(domain):
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as writer:
@@ -55,10 +45,6 @@ def archive(domain):
             info.size = len(member)
             writer.addfile(info, io.BytesIO(member))
     return content.getvalue()
-
-
-def rows_of(name, size):
-    return parquet([{"text": text} for text in documents(name, size)])
 
 
 def dialogues(name, size):
@@ -73,8 +59,8 @@ def serve(hub, names):
     """Serve files of the published names: archives, Parquet, compressed JSON."""
     add = {
         "machelreid/m2d2": {f"data/{name}.tar.gz": archive(name) for name in names},
-        "Skylion007/openwebtext": {f"data/train-0000{i}-of-00002.parquet": rows_of(f"web{i}", 90) for i in range(2)},
-        "open-web-math/open-web-math": {"data/train-00000-of-00114-5a023365406cb9c4.parquet": rows_of("math", 60)},
+        "Skylion007/openwebtext": {f"data/train-0000{i}-of-00002.parquet": parquet_of(f"web{i}", 90) for i in range(2)},
+        "open-web-math/open-web-math": {"data/train-00000-of-00114-5a023365406cb9c4.parquet": parquet_of("math", 60)},
         "allenai/peS2o": {
             f"data/v2/{file}.json.gz": gzip.compress(jsonl(file, 40))
             for file in (*(f"train-000{i}0-of-00020" for i in "01"), *(f"validation-0000{i}-of-00002" for i in "01"))
@@ -99,11 +85,7 @@ def test_a_part_has_its_settings_domains(setting):
 
 
 def test_the_papers_data_sets_are_prepared(tmp_path):
-    loaded, name = tokenizer_in(tmp_path)
-    loaded.backend.post_processor = processors.TemplateProcessing(
-        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", loaded.end_of_text)]
-    )
-    loaded.save(tmp_path / "tokenizer")
+    tokenizer_like_llamas(tmp_path / "tokenizer", DOMAINS)
     m2d2, clm2 = (
         list(yaml.safe_load((SHIPPED / f"prepare/{s}.yaml").read_text())["domains"]) for s in ("m2d2", "clm2")
     )
@@ -116,7 +98,7 @@ def test_the_papers_data_sets_are_prepared(tmp_path):
     with FakeHub() as hub:
         serve(hub, m2d2)
         run = subprocess.run(
-            [sys.executable, "-c", SCRIPT, json.dumps({"tokenizer": name, "parts": parts})],
+            [sys.executable, "-c", SCRIPT, json.dumps({"tokenizer": str(tmp_path / "tokenizer"), "parts": parts})],
             env=hub.environment(tmp_path / "home"), cwd=SHIPPED.parent, capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert run.returncode == 0, run.stderr

@@ -1,15 +1,19 @@
 """Raw text for `prepare`, its config, and what its files must hold, computed another way."""
 
+import io
 import json
 import random
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from jsonargparse import Namespace
+from tokenizers import processors
 
 from ir3de.prepare.settings import Preparation
 from tests.helpers.settings import save_tokenizer
 
 DOMAINS = ("maths", "cooking")
+SPLITS = ("train", "validation", "test")
 BLOCK = 8
 
 
@@ -26,9 +30,31 @@ def write_jsonl(path, texts):
     return str(path)
 
 
+def parquet(rows):
+    """Return the bytes of a Parquet file."""
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), content)
+    return content.getvalue()
+
+
+def parquet_of(domain, size):
+    """Return the bytes of a Parquet file with a domain's documents."""
+    return parquet([{"text": text} for text in documents(domain, size)])
+
+
 def tokenizer_in(folder):
     """Save a tokenizer and return it with its folder's path."""
     return save_tokenizer(folder / "tokenizer", DOMAINS), str(folder / "tokenizer")
+
+
+def tokenizer_like_llamas(folder, domains):
+    """Save a tokenizer that puts a special token before a text, as Llama 3's does, and return it."""
+    loaded = save_tokenizer(folder, domains)
+    loaded.backend.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", loaded.end_of_text)]
+    )
+    loaded.save(folder)
+    return loaded
 
 
 def config(root, tokenizer, domains, *, pack=True, block_length=BLOCK, read=None, **settings):
@@ -40,6 +66,11 @@ def config(root, tokenizer, domains, *, pack=True, block_length=BLOCK, read=None
 def rows(folder, column):
     """Return a column's rows over all files, in the order of their names."""
     return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file)[column].to_pylist()]
+
+
+def manifest(folder):
+    """Return what `prepare` says of a domain that it made."""
+    return json.loads((folder / "prepare.json").read_text())
 
 
 def tree(folder):

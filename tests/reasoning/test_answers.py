@@ -18,9 +18,7 @@ from ir3de.reasoning.expert_lm import Asking, ExpertLM
 from ir3de.reasoning.expert_tokenizer import load_expert_tokenizer
 from ir3de.reasoning.settings import Reasoning
 from ir3de.reasoning.task_scores import question_scores, score_task
-from tests.helpers.benchmarks import METRICS, TASKS, needs_bwrap
-
-FIELDS = {"math": "question", "multilingual": "instruction", "coding": "prompt", "instruction": "prompt"}
+from tests.helpers.benchmarks import FIELDS, METRICS, TASKS, needs_bwrap
 
 
 def _settings(folder, **more):
@@ -36,22 +34,29 @@ def _expert(bank, name, cache, *, bare=None, batch_size=3, shard_requests=4, see
     return ExpertLM(ExpertBank(bank), name, tokenizer=tokenizer, asking=asking, cache=AnswerCache(cache))
 
 
-@needs_bwrap
-@pytest.mark.parametrize("domain, expert", [("math", "coding"), ("multilingual", "multilingual"), ("coding", "math"),
-                                            ("instruction", "instruction")])  # fmt: skip
+@pytest.mark.parametrize(
+    "domain, expert",
+    [
+        ("math", "coding"),
+        ("multilingual", "multilingual"),
+        pytest.param("coding", "math", marks=needs_bwrap),
+        ("instruction", "instruction"),
+    ],
+)
 def test_scores_are_those_of_lm_evals_own_model(small, tmp_path, monkeypatch, domain, expert):
     """The reference is ``lm-eval run --model hf`` without its command line: HFLM loads model and tokenizer itself."""
     folder, bank, _ = small
     settings = _settings(folder)
-    with code_execution(allowed=True):
-        benchmark = load_benchmarks(settings, [domain], allow_code=True)[domain]
+    code = domain == "coding"
+    with code_execution(allowed=code):
+        benchmark = load_benchmarks(settings, [domain], allow_code=code)[domain]
         lm = _expert(bank, expert, tmp_path / "cache")
         for name, task in benchmark.tasks.items():
-            mine = score_task(lm, task, benchmark, settings, allow_code=True)
+            mine = score_task(lm, task, benchmark, settings, allow_code=code)
             task.set_fewshot_seed(1234)
             reference = HFLM(pretrained=bank[expert], device="cpu", dtype="float32", batch_size=1)
             theirs = lm_eval.evaluator.evaluate(
-                reference, {"tasks": {name: task}}, bootstrap_iters=0, confirm_run_unsafe_code=True
+                reference, {"tasks": {name: task}}, bootstrap_iters=0, confirm_run_unsafe_code=code
             )
             assert mine.reported == pytest.approx(theirs["results"][name][METRICS[domain]], abs=1e-12)
             assert mine.reported > 0
@@ -60,7 +65,7 @@ def test_scores_are_those_of_lm_evals_own_model(small, tmp_path, monkeypatch, do
             with monkeypatch.context() as patch:  # another run asks the same, examples included: nothing is answered
                 patch.setattr(HFLM, "__init__", None)
                 again = _expert(bank, expert, tmp_path / "cache")
-                assert score_task(again, task, benchmark, settings, allow_code=True).reported == mine.reported
+                assert score_task(again, task, benchmark, settings, allow_code=code).reported == mine.reported
 
 
 def _asked(count=10, **kwargs):
@@ -93,6 +98,20 @@ def test_a_killed_run_goes_on(small, tmp_path, monkeypatch):
     assert again.generate_until(requests) == whole
     assert len(calls) == 4 + 3
     assert _expert(bank, "math", tmp_path / "seed", seed=2).generate_until(requests) != whole
+
+
+def test_answers_that_are_kept_do_not_change(small, tmp_path):
+    """A smaller run, then the whole one in other shards: what was used is used again, however the files are called."""
+    cache = tmp_path / "cache"
+    requests = _asked(do_sample=True, temperature=9.0)
+    answered = {}
+    for size, shard_requests in ((3, 4), (10, 4), (10, 7), (10, 3)):
+        values = _expert(small[1], "math", cache, shard_requests=shard_requests).generate_until(requests[:size])
+        for place, value in enumerate(values):
+            assert answered.setdefault(place, value) == value
+    assert len(set(answered.values())) > 1  # sampled
+    keys = [key for file in cache.glob("*.json") for key, _, _ in json.loads(file.read_text())]
+    assert len(keys) == len(set(keys)) == 10
 
 
 def test_damaged_answers_are_named(small, tmp_path):

@@ -14,9 +14,7 @@ from ir3de.reasoning.benchmarks import load_benchmarks
 from ir3de.reasoning.code_eval import IsolatedCodeEval
 from ir3de.reasoning.code_execution import check_task, code_execution
 from ir3de.reasoning.settings import Reasoning
-from tests.helpers.benchmarks import METRICS, TASKS, needs_bwrap
-
-FIELDS = {"math": "question", "multilingual": "instruction", "coding": "prompt", "instruction": "prompt"}
+from tests.helpers.benchmarks import FIELDS, METRICS, TASKS, needs_bwrap
 
 
 def _settings(folder):

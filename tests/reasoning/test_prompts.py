@@ -37,8 +37,8 @@ def test_no_test_question_of_any_domain_is_fitted_on():
     found = make_prompts(_benchmarks(maths={"a": maths}, law={"b": law}), Reasoning(prompts=50, validation_prompts=9))
     by_name = {one.domain: one for one in found}
     assert by_name["maths"].prompts["test"] == _texts("sum", 6)
-    assert by_name["maths"].tested == 2
-    assert by_name["law"].tested == 1
+    assert by_name["maths"].left_out == {"test questions": 2}
+    assert by_name["law"].left_out == {"test questions": 1, "copies": 1}
     for name, texts in (("maths", _texts("drill", 30)), ("law", _texts("case", 20))):
         train, validation = (by_name[name].prompts[split] for split in ("train", "validation"))
         assert sorted([*train, *validation]) == sorted(texts)
@@ -76,12 +76,40 @@ def test_a_source_takes_the_place_of_training_questions(tmp_path):
 def test_what_has_nothing_to_train_on_is_named():
     with pytest.raises(ValueError, match="must not be fitted .* Set `reasoning.training.code`"):
         make_prompts(_benchmarks(code={"h": _task(_texts("f", 3))}), Reasoning())
-    with pytest.raises(ValueError, match="of 3 texts 3 are test questions"):
-        make_prompts(_benchmarks(code={"h": _task(_texts("f", 3), _texts("f", 3))}), Reasoning())
+    with pytest.raises(ValueError, match="of 6 texts, 1 copies, 1 empty texts, 3 test questions were left out"):
+        make_prompts(_benchmarks(code={"h": _task(_texts("f", 3), [*_texts("f", 3), "\n", "a", "a "])}), Reasoning())
     with pytest.raises(FileNotFoundError, match="In `reasoning.training.code`"):
         check_sources(Reasoning(training={"code": "/nowhere/prompts.jsonl"}))
     with pytest.raises(ValueError, match=r"the field `q` of the questions of `h`, but they have \['x'\]"):
         _benchmarks(code={})["code"].prompt("h", {"x": "text"})
+
+
+def test_every_text_is_fitted_on_or_counted(tmp_path):
+    """The reference is a loop over the texts as the data module reads them: white space does not tell them apart."""
+    train = ["a b", "a  b", "", " \n", "c", "c", "q  1", "d", "e", "a b\n", "f", "g"]
+    held_out = ["v", "c", "v ", "", "q 0"]
+    (one,) = make_prompts(_benchmarks(x={"1": _task(["q 0", "q 1"], train, held_out)}), Reasoning())
+    met, counts = set(), {"copies": 0, "empty texts": 0, "test questions": 0}
+    for words in (tuple(text.split()) for text in [*train, *held_out]):
+        if words in (("q", "0"), ("q", "1")):
+            counts["test questions"] += 1
+        elif words in met or not words:
+            counts["copies" if words else "empty texts"] += 1
+        else:
+            met.add(words)
+    assert one.left_out == counts
+    assert sorted(one.prompts["train"]) == ["a b", "c", "d", "e", "f", "g"]
+    assert one.prompts["validation"] == ["v"]
+
+
+def test_what_a_source_passes_over_is_counted(tmp_path):
+    path = tmp_path / "other.jsonl"
+    rows = [{"text": f"other {i}"} for i in range(10)] + [{"text": None}, {"text": "other 3"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    settings = Reasoning(training={"code": str(path)})
+    (one,) = make_prompts(_benchmarks(code={"h": _task(_texts("f", 3))}), settings)
+    assert one.left_out["copies"] == 1
+    assert one.left_out["rows without a value"] == 1
 
 
 def test_questions_of_two_domains_are_counted():
