@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from copy import deepcopy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ir3de.arguments import PUBLISHED, WORKED_IN, in_order
 from ir3de.commands import COMMANDS
 from ir3de.comparison.run import Comparison
 from ir3de.config_commands import CONFIG_COMMANDS, run_config_command
-from ir3de.configs import place_experts
+from ir3de.configs import experts_folder, place_experts
 from ir3de.console import console, quieten
 from ir3de.data.datamodule import DomainDataModule
 from ir3de.evaluation.report import matrix_table
@@ -82,7 +83,9 @@ class RouterCLI(LightningCLI):
         """Refuse to begin without what the run needs, and put the bank's expert where a router's config names one."""
         if self.subcommand is not None:
             config = self.config[str(self.subcommand)]
-            check_requirements(config, str(self.subcommand), self._typed)
+            command = str(self.subcommand)
+            own = {*signature(getattr(RouterTrainer, command)).parameters} - self.subcommands()[command]
+            check_requirements(config, command, self._typed, own=own)
             placed = self._place_experts(config.model.router.as_dict())
             for key, value in placed.get("init_args", {}).items():
                 config.model.router.init_args[key] = value
@@ -118,7 +121,7 @@ class RouterCLI(LightningCLI):
             recipe=self._get(self.config_init, "experts.module"),
             loss_settings=self._get(self.config_init, "experts.losses"),
             trainer_arguments=self._get(self.config_init, "experts.trainer"),
-            folder=runs / name / "experts",
+            folder=experts_folder(None, runs=runs, name=name),
             make_loggers=lambda stage: self._loggers(name, stage),
         )
         return trainer

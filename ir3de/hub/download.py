@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +24,12 @@ from ir3de.experts.adapters import ADAPTER_CONFIG
 from ir3de.files import replace_file
 from ir3de.hub.check import gate_hints
 from ir3de.hub.facts import size_text
+from ir3de.hub.fetched import fetched_by_commands
 from ir3de.hub.plan import NO_ACCESS, Plan, beginning, plan
 from ir3de.hub.present import is_present
 from ir3de.hub.requirements import Requirement, requirements
-from ir3de.hub.transfer import fetch_file, partial_bytes
+from ir3de.hub.transfer import fetch_file, partial_bytes, remember_absent, settle
 from ir3de.pretrained.embeddings import INDEX, WEIGHTS
-from ir3de.pretrained.locate import fetch
 
 What = Literal["tokenizers", "experts", "encoders", "datasets"]
 _KINDS = {
@@ -71,6 +72,9 @@ def download(config: Namespace, *, yes: bool = False, only: list[What] | None = 
         if config.experts.losses.adapter_base is None:
             plans += [plan(one, api) for one in _bases(plans) if one.source not in {of.source for of in asked}]
     out.print(_table(plans))
+    for other in fetched_by_commands(config):
+        note = f"not fetched here but by `{other.command}`: {other.kind}, {other.source}, {other.size}"
+        out.print(note, style="dim", markup=False, soft_wrap=True)
     to_fetch = [one for one in plans if one.problem is None and not _complete(one)]
     failures = {one.requirement.source: one.problem for one in plans if one.problem}
     if to_fetch:
@@ -81,6 +85,8 @@ def download(config: Namespace, *, yes: bool = False, only: list[What] | None = 
         _confirm(yes, sum(map(_bytes_to_come, to_fetch)))
         failures |= _fetch_all(to_fetch)
     fetched = [one for one in plans if one.requirement.source not in failures]
+    for one in fetched:
+        settle(one)
     record = _record(Path(config.runs) / config.name / RECORD, fetched)
     for one in fetched:
         out.print(f"[green]here[/green] {one.requirement.source} at commit {one.commit}", soft_wrap=True)
@@ -98,10 +104,11 @@ def _bases(plans: Sequence[Plan]) -> list[Requirement]:
     found = {}
     for one in plans:
         of = one.requirement
-        if of.kind == "expert" and any(file.name == ADAPTER_CONFIG for file in one.files):
-            with suppress(ValueError):  # what cannot be fetched now fails again, and is named, with its repository
-                path = fetch(of.repository, ADAPTER_CONFIG)
-                base = json.loads(path.read_text()).get("base_model_name_or_path") if path else None
+        for file in one.files if of.kind == "expert" else ():
+            if file.name != ADAPTER_CONFIG:
+                continue
+            with suppress(Exception):  # what cannot be fetched now fails again, and is named, with its repository
+                base = json.loads(fetch_file(one, file, lambda size: None).read_text()).get("base_model_name_or_path")
                 if base and not Path(base).exists():
                     found[base] = Requirement("expert", base, (f"the base of {of.source}",))
     return list(found.values())
@@ -118,7 +125,13 @@ def _check_offline(asked: Sequence[Requirement]) -> None:
 
 def _complete(one: Plan) -> bool:
     """Return whether nothing of a plan is to be done; a data set is also to be prepared by its library."""
-    return not one.missing and (one.requirement.kind != "data set" or is_present(one.requirement))
+    return not one.missing and (one.requirement.kind != "data set" or is_present(_pinned(one)))
+
+
+def _pinned(one: Plan) -> Requirement:
+    """Return what a plan is for, at its commit."""
+    arguments = dict(one.requirement.arguments) | {"revision": one.commit}
+    return replace(one.requirement, arguments=tuple(sorted(arguments.items())))
 
 
 def _table(plans: Sequence[Plan]) -> Table:
@@ -183,8 +196,8 @@ def _fetch_all(plans: Sequence[Plan]) -> dict[str, str]:
                 for file in one.missing:
                     fetch_file(one, file, lambda size, task=task: progress.advance(task, size))  # type: ignore[misc]
                 _remember_absent(one)
-                if of.kind == "data set":
-                    HubDataset(**dict(of.arguments)).check()  # makes the table that the library reads, and looks at it
+                if of.kind == "data set":  # makes the table that the library reads, and looks at it
+                    HubDataset(**dict(_pinned(one).arguments)).check()
             except Exception as error:  # it is one of many: named, and the others go on
                 failures[of.source] = _reason(error)
                 progress.console.print(f"[red]failed[/red] {of.source}: {failures[of.source]}", soft_wrap=True)
@@ -197,7 +210,7 @@ def _remember_absent(one: Plan) -> None:
         return
     for name in _ASKED_FOR.get(of.kind, ()):
         if name not in names:
-            fetch(of.repository, name)
+            remember_absent(one, name)
 
 
 def _reason(error: Exception) -> str:

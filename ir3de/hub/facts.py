@@ -1,6 +1,6 @@
 """What is known without asking the hub: sizes of what the paper's settings use, and free copies of what is gated."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 GATED_COPIES: Mapping[str, str] = {  # the same tokenizer, free to fetch
@@ -62,6 +62,24 @@ _TOKENIZER_BYTES: Mapping[str, int] = {  # tokenizer.json, of 128 thousand piece
     "unsloth/Llama-3.2-1B": 17_200_000,
     "unsloth/Llama-3.2-3B": 17_200_000,
 }
+
+
+# Files of the paper's data sets, by repository and by the pattern that shipped configs name them with. UltraChat's are
+# its card's bytes, shared out by rows.
+_RAW_TEXT: Mapping[str, Mapping[str, float]] = {
+    "open-web-math/open-web-math": {"data/train-00000-of-00114-*.parquet": 236e6},
+    "HuggingFaceH4/ultrachat_200k": {"data/train_sft-00000-of-*.parquet": 245e6, "data/test_sft-*.parquet": 81e6},
+    "Skylion007/openwebtext": {"data/train-*.parquet": 24e9},
+}
+_ROUGHLY: Mapping[str, str] = {"allenai/peS2o": "several GB", "pile-of-law/pile-of-law": "tens of GB"}
+
+
+def raw_text_size(repository: str, patterns: Collection[str]) -> str:
+    """Return about how much the files of a data set take, as people read it."""
+    known = _RAW_TEXT.get(repository, {})
+    if all(pattern in known for pattern in patterns):
+        return size_text(sum(known[pattern] for pattern in patterns), about=True)
+    return _ROUGHLY.get(repository, "size unknown")
 
 
 def known_bytes(repository: str, *, tokenizer: bool) -> int | None:

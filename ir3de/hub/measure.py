@@ -19,7 +19,7 @@ from ir3de.pretrained.tokenizer import TextTokenizer
 
 SECONDS = 0.5  # of each measurement, at least
 _FEATURES_AT_MOST = 1024  # a Gram matrix of more takes too long to try
-_SEQUENCES = (1, 16)  # of 512 tokens, on a CPU and on a GPU
+_SEQUENCES = {"cpu": (1, 512), "cuda": (16, 512)}
 
 
 def counting_rate(vocabulary: int) -> float:
@@ -48,21 +48,24 @@ def ridge_seconds(vocabulary: int, hidden: int, experts: int) -> float:
     return gram * vocabulary / rows * wider**2 + solve * wider**3
 
 
-def forward_rate(hidden: int, dtype: torch.dtype, device: torch.device) -> float:
+def forward_rate(
+    hidden: int, dtype: torch.dtype, device: torch.device, *, shape: tuple[int, int] | None = None
+) -> float:
     """Return the operations a second of two layers of a Llama, counted as ``2 · parameters · tokens``.
 
-    A model wider than 1,024 features is measured at that width: it reaches as much, or more.
+    ``shape`` is that of the ids of a pass, by default of whole sequences; a token of each is as answers are written. A
+    model wider than 1,024 features is measured at that width: it reaches as much, or more.
     """
     width = min(hidden, _FEATURES_AT_MOST)
     heads = max(width // 64, 1)
-    shape = LlamaConfig(
+    config = LlamaConfig(
         vocab_size=64, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2, num_attention_heads=heads,
         num_key_value_heads=heads, head_dim=max(width // heads, 2),
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
-        model: Any = LlamaModel(shape).eval()
+        model: Any = LlamaModel(config).eval()
     model = model.to(device, dtype)
-    ids_BT = torch.zeros(_SEQUENCES[device.type == "cuda"], 512, dtype=torch.int64, device=device)
+    ids_BT = torch.zeros(shape or _SEQUENCES[device.type], dtype=torch.int64, device=device)
     parameters = sum(parameter.numel() for parameter in model.layers.parameters())
 
     def run() -> None:

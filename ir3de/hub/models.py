@@ -11,7 +11,7 @@ from ir3de.experts.open_weights import open_weights
 from ir3de.experts.presets import llama_config, preset_name
 from ir3de.hub.facts import ARCHITECTURES, LLAMA_1B, LLAMA_3B, PAPER_EXPERT, Architecture
 from ir3de.hub.present import is_present
-from ir3de.hub.requirements import Requirement, bank_of
+from ir3de.hub.requirements import Requirement, bank_of, router_configs
 from ir3de.pretrained.embeddings import load_embedding_table
 from ir3de.pretrained.locate import PACKAGE_PREFIX
 
@@ -52,6 +52,15 @@ def model_size(source: str, *, kind_is_expert: bool) -> Sized | None:
     looked_up = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
     read = Architecture(shape.vocab_size, shape.hidden_size, parameters, width, parameters - looked_up)
     return Sized(read, "read from its files")
+
+
+def router_table(config: Namespace) -> Sized | None:
+    """Return the embedding table of the config's router, or of the first of ``compare`` that has one."""
+    for router in (router_configs(config, "fit") | router_configs(config, "compare")).values():
+        embeddings = (router.get("init_args") or {}).get("embeddings")
+        if embeddings:
+            return table_size(config, embeddings)
+    return None
 
 
 def table_size(config: Namespace, embeddings: str) -> Sized | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import datasets
 from huggingface_hub import HfApi
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from ir3de.hub.present import VOCABULARIES, cached
 from ir3de.hub.requirements import Requirement
@@ -64,32 +64,36 @@ class Plan:
 
 
 def plan(requirement: Requirement, api: HfApi) -> Plan:
-    """Ask the hub for the newest commit and its files; what goes wrong is in the plan's ``problem``."""
+    """Ask the hub for the newest commit of a revision, and its files; what goes wrong is in the plan's ``problem``."""
+    of = requirement
     try:
         info: Any = api.repo_info(
-            requirement.repository, repo_type=requirement.repo_type, files_metadata=True, timeout=30
+            of.repository, repo_type=of.repo_type, revision=of.revision, files_metadata=True, timeout=30
         )
         listed = {one.rfilename: one for one in info.siblings or ()}
-        names = wanted(requirement, list(listed))
+        files = tuple(_hub_file(listed[name]) for name in wanted(of, list(listed), info.sha))
     except GatedRepoError:
         return Plan(requirement, gated=True, problem=NO_ACCESS)
     except RepositoryNotFoundError:
         return Plan(requirement, problem="the hub has no such repository (or it is private)")
+    except RevisionNotFoundError:
+        return Plan(requirement, problem=f"it has no revision `{of.revision}`")
     except Exception as error:  # whatever the network stumbles over: it is one of many, and is named
         return Plan(requirement, problem=beginning(error))
-    files = tuple(
-        HubFile(name, listed[name].size or 0, listed[name].lfs.sha256 if listed[name].lfs else None,
-                None if listed[name].lfs else listed[name].blob_id)
-        for name in names
-    )  # fmt: skip
     problem = None if files else _without_files(requirement, list(listed))
     return Plan(requirement, info.sha, files, bool(info.gated), problem)
 
 
-def wanted(requirement: Requirement, names: Sequence[str]) -> list[str]:
-    """Return which of a repository's files are needed."""
+def _hub_file(listed: Any) -> HubFile:
+    large = listed.lfs
+    return HubFile(listed.rfilename, listed.size or 0, large.sha256 if large else None,
+                   None if large else listed.blob_id)  # fmt: skip
+
+
+def wanted(requirement: Requirement, names: Sequence[str], commit: str) -> list[str]:
+    """Return which of a commit's files are needed."""
     if requirement.kind == "data set":
-        return _of_data_set(requirement)
+        return _of_data_set(requirement, commit)
     if requirement.source.endswith(".pth"):
         file = requirement.source.split(":", 1)[1]
         return [file] if file in names else []
@@ -107,14 +111,14 @@ def wanted(requirement: Requirement, names: Sequence[str]) -> list[str]:
     return sorted({*weights, *others})
 
 
-def _of_data_set(requirement: Requirement) -> list[str]:
+def _of_data_set(requirement: Requirement, commit: str) -> list[str]:
     """Return the files that the library which reads data sets takes for this configuration."""
-    arguments = dict(requirement.arguments)
     builder = datasets.load_dataset_builder(
-        requirement.repository, arguments.get("config"), revision=arguments.get("revision")
+        requirement.repository, dict(requirement.arguments).get("config"), revision=commit
     )
     by_split: Any = builder.config.data_files or {}
-    return [str(file).split("@", 1)[-1].split("/", 1)[-1] for files in by_split.values() for file in files]
+    own = f"hf://datasets/{requirement.repository}@{commit}/"
+    return [str(file).removeprefix(own) for files in by_split.values() for file in files]
 
 
 def _without_files(requirement: Requirement, names: Sequence[str]) -> str:

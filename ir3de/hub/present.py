@@ -7,7 +7,8 @@ from pathlib import Path
 
 import datasets
 from datasets.naming import camelcase_to_snakecase
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.file_download import repo_folder_name
 
 from ir3de.experts.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ir3de.hub.requirements import Requirement, located
@@ -25,6 +26,8 @@ def is_present(requirement: Requirement) -> bool:
     kind, source = requirement.kind, requirement.source
     if requirement.on_the_hub:
         return _data_set(requirement) if kind == "data set" else _model(requirement)
+    if kind == "library":
+        return find_spec(source) is not None
     if kind == "package":
         return bool(list(metadata.distributions(name=source.removeprefix(PACKAGE_PREFIX))))
     return Path(source).expanduser().exists()
@@ -64,6 +67,15 @@ def _data_set(requirement: Requirement) -> bool:
     """Return whether the data set has been prepared in the cache of the library that reads it."""
     owner, _, name = requirement.source.rpartition("/")
     folder = "___".join([part for part in (owner, camelcase_to_snakecase(name)) if part])
-    configuration = dict(requirement.arguments).get("config") or "*"
-    found = Path(datasets.config.HF_DATASETS_CACHE).glob(f"{folder}/{configuration}/*/*/dataset_info.json")
+    arguments = dict(requirement.arguments)
+    configuration = arguments.get("config") or "*"
+    commit = _commit(requirement) if arguments.get("revision") else "*"  # the library names its folders by it
+    found = Path(datasets.config.HF_DATASETS_CACHE).glob(f"{folder}/{configuration}/*/{commit}/dataset_info.json")
     return next(iter(found), None) is not None
+
+
+def _commit(requirement: Requirement) -> str:
+    """Return the commit that a revision is in the hub's cache; one that is not known there stands for itself."""
+    name = repo_folder_name(repo_id=requirement.repository, repo_type=requirement.repo_type)
+    ref = Path(constants.HF_HUB_CACHE) / name / "refs" / requirement.revision
+    return ref.read_text() if ref.is_file() else requirement.revision

@@ -4,18 +4,22 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
 
 from ir3de import routers
-from ir3de.configs import find_config, place_experts, read_config
+from ir3de.configs import experts_folder, find_config, place_experts, read_config
 from ir3de.data.domain import path_in
 from ir3de.pretrained.locate import PACKAGE_PREFIX
 from ir3de.routers.artifact import CONFIG
 
-Kind = Literal["tokenizer", "expert", "encoder", "embeddings", "data set", "prepared data", "scores", "package", "path"]
+Kind = Literal[
+    "tokenizer", "expert", "encoder", "embeddings", "data set", "prepared data", "scores", "package", "library", "path"
+]  # fmt: skip
+HARNESS = "lm_eval"
 ON_THE_HUB: tuple[Kind, ...] = ("tokenizer", "expert", "encoder", "embeddings", "data set")
 READ_DATA = ("fit", "validate", "test", "predict", "compare", "losses", "train-experts")
 READ_EXPERTS = ("test", "losses", "compare", "scores")
@@ -27,7 +31,7 @@ class Requirement:
     """One thing that a config names.
 
     ``source`` is what the config says: a hub id, ``owner/name:file.pth``, a path or a package; ``purposes`` is what it
-    is for. A data set has ``arguments``: those of its source.
+    is for. A data set has ``arguments``: those of its source. A package ships a model, a library is imported.
     """
 
     kind: Kind
@@ -39,6 +43,11 @@ class Requirement:
     def repository(self) -> str:
         """The hub repository, without the file."""
         return self.source.split(":", 1)[0]
+
+    @property
+    def revision(self) -> str:
+        """The branch, tag or commit that is asked for."""
+        return dict(self.arguments).get("revision") or "main"
 
     @property
     def repo_type(self) -> Literal["model", "dataset"]:
@@ -63,6 +72,13 @@ def requirements(config: Namespace, command: str | None = None) -> list[Requirem
         found.append(Requirement("tokenizer", config.data.tokenizer, ("the data's tokenizer",)))
     if command in (None, *READ_DATA):
         found += _data(config)
+    if command in (None, "prepare"):
+        found += [one for name, given in config.prepare.domains.items() for one in _data_sets(given, f"text of {name}")]
+    if command in (None, "scores"):
+        training = config.reasoning.training
+        found += [one for name, given in training.items() for one in _data_sets(given, f"training prompts of {name}")]
+    if command == "scores":
+        found.append(Requirement("library", HARNESS, ("asks experts the questions of the benchmarks",)))
     table = config.experts.losses.table
     if table is not None and command in (None, "test", "losses", "compare"):
         found.append(Requirement("scores", table, ("every expert's score on every question",)))
@@ -70,7 +86,7 @@ def requirements(config: Namespace, command: str | None = None) -> list[Requirem
     needs_experts = command == "scores" or (command in (None, *READ_EXPERTS) and table is None)
     named = router_configs(config, command)
     if command in ("fit", "compare") and table is None:
-        needs_experts = needs_experts or any(_reads_experts(router) for router in named.values())
+        needs_experts = needs_experts or any(read_by_experts(router) for router in named.values())
     if (needs_experts or command is None) and isinstance(config.experts.bank, Mapping):
         found += [Requirement("expert", source, (f"expert {name}",)) for name, source in bank.items()]
         if config.experts.losses.adapter_base:
@@ -90,7 +106,7 @@ def bank_of(config: Namespace) -> dict[str, str]:
     bank = config.experts.bank
     if isinstance(bank, Mapping):
         return dict(bank)
-    folder = Path(config.runs) / config.name / "experts" if bank is None else Path(bank)
+    folder = experts_folder(bank, runs=config.runs, name=config.name)
     return {name: str(folder / name) for name in config.data.domains}
 
 
@@ -106,13 +122,22 @@ def _data(config: Namespace) -> list[Requirement]:
 
 def _data_sets(value: Any, purpose: str) -> list[Requirement]:
     """Return the hub's data sets anywhere in a value of the config."""
+    return [
+        Requirement("data set", arguments["name"], (purpose,), tuple(sorted(arguments.items())))
+        for arguments in named_sources(value, "HubDataset")
+    ]
+
+
+def named_sources(value: Any, name: str) -> list[dict[str, Any]]:
+    """Return the arguments of every source of the class called ``name``, anywhere in a value of the config."""
     value = _plain(value)
+    if isinstance(value, list):
+        return [one for inner in value for one in named_sources(inner, name)]
     if not isinstance(value, dict):
         return []
-    if str(value.get("class_path", "")).rpartition(".")[2] == "HubDataset":
-        arguments = value.get("init_args", {})
-        return [Requirement("data set", arguments["name"], (purpose,), tuple(sorted(arguments.items())))]
-    return [one for inner in value.values() for one in _data_sets(inner, purpose)]
+    if str(value.get("class_path", "")).rpartition(".")[2] == name:
+        return [value.get("init_args", {})]
+    return [one for inner in value.values() for one in named_sources(inner, name)]
 
 
 def router_configs(config: Namespace, command: str | None) -> dict[str, dict[str, Any]]:
@@ -161,11 +186,20 @@ def _trained(router: dict[str, Any]) -> bool:
     return isinstance(found, type) and issubclass(found, routers.TrainedRouter)
 
 
-def _reads_experts(router: dict[str, Any]) -> bool:
-    """Return whether a fit runs the experts: for losses as targets, or to find the best one."""
-    arguments = router.get("init_args") or {}
-    single = _router_class(router) is routers.SingleExpertRouter and arguments.get("expert") is None
-    return single or arguments.get("targets") == "loss"
+def read_by_experts(router: dict[str, Any]) -> tuple[str, int] | None:
+    """Return of which split, and how many sequences of each domain, a router's fit runs through the experts, if any.
+
+    Training sequences for losses as targets, validation sequences to find the best expert.
+    """
+    arguments, found = router.get("init_args") or {}, _router_class(router)
+    if found is routers.SingleExpertRouter and arguments.get("expert") is None:
+        split, limit = "validation", "validation_sequences"
+    elif found is not None and arguments.get("targets") == "loss":
+        split, limit = "train", "targets_sequences"
+    else:
+        return None
+    default = signature(found).parameters[limit].default
+    return split, arguments.get(limit, default)
 
 
 def located(requirement: Requirement) -> Requirement:

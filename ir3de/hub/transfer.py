@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined] # made when asked for
 
+from ir3de.files import replace_file
 from ir3de.hub.plan import HubFile, Plan
 
 PARTIAL = ".ir3de.incomplete"  # beside the blobs, with the hash of the whole file; `hf cache prune` knows the ending
@@ -36,7 +38,7 @@ def fetch_file(plan: Plan, file: HubFile, advance: Callable[[int], None]) -> Pat
                 advance(file.size)
             else:
                 _fetch_blob(plan, file, blob, advance)
-    path = Path(hf_hub_download(of.repository, file.name, repo_type=of.repo_type))
+    path = _into_cache(plan, file.name)
     if file.sha256 is None:
         advance(file.size)
         _check(path, file, f"{of.repository}/{file.name}")
@@ -49,9 +51,40 @@ def partial_bytes(plan: Plan, file: HubFile) -> int:
     return part.stat().st_size if file.sha256 is not None and part.is_file() else 0
 
 
-def _blobs(plan: Plan) -> Path:
+def remember_absent(plan: Plan, name: str) -> None:
+    """Ask for a file that the plan's commit does not have, so that the cache knows of it without a network."""
+    try:
+        _into_cache(plan, name)
+    except LocalEntryNotFoundError:  # the hub was not reached; a subclass of the next one
+        raise
+    except EntryNotFoundError:
+        pass
+
+
+def settle(plan: Plan) -> None:
+    """Let the revision that was asked for be the plan's commit from now on, for all who read the cache.
+
+    Files are fetched by commit, and huggingface_hub then keeps no note of the branch.
+    """
+    assert plan.commit is not None, "a plan without a commit has a problem, and is not fetched"
+    note = _folder(plan) / "refs" / plan.requirement.revision
+    known = note.read_text() if note.is_file() else None
+    if plan.commit not in (plan.requirement.revision, known):
+        replace_file(note, plan.commit.encode())
+
+
+def _into_cache(plan: Plan, name: str) -> Path:
+    of = plan.requirement
+    return Path(hf_hub_download(of.repository, name, repo_type=of.repo_type, revision=plan.commit))
+
+
+def _folder(plan: Plan) -> Path:
     name = repo_folder_name(repo_id=plan.requirement.repository, repo_type=plan.requirement.repo_type)
-    return Path(constants.HF_HUB_CACHE) / name / "blobs"
+    return Path(constants.HF_HUB_CACHE) / name
+
+
+def _blobs(plan: Plan) -> Path:
+    return _folder(plan) / "blobs"
 
 
 def _fetch_blob(plan: Plan, file: HubFile, blob: Path, advance: Callable[[int], None]) -> None:

@@ -1,9 +1,10 @@
-"""How many tokens a config's commands read: from the prepared files' footers, or from what the paper's setting says."""
+"""How many tokens a config's commands read: from the files where they are, otherwise from what will be written."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import Namespace
 
@@ -12,33 +13,98 @@ from ir3de.data.domain import path_in, sources_of
 from ir3de.data.sources import TextFiles
 from ir3de.data.splits import SPLITS
 from ir3de.data.tables import TableFiles
+from ir3de.hub.facts import size_text
+from ir3de.hub.tasks import Task, known_task
 
 _BYTES_PER_TOKEN = 4  # of English text in a vocabulary of 32 to 128 thousand pieces, roughly
 _PREPARED_BYTES = 8  # of a token: `input_ids` and `label`, int32
+BENCHMARKS = "public sizes of the benchmarks, their lengths roughly"
+Bound = Literal["about", "at most", "at least"]
 
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """Tokens and sequences of one domain by split; ``basis`` says where the numbers are from."""
+    """Tokens and sequences of one domain by split; ``basis`` says where the numbers are from.
+
+    ``bound`` says how sure they are, and ``token_bytes`` how much a token takes on disk.
+    """
 
     tokens: Mapping[str, int]
     sequences: Mapping[str, int]
     basis: str
+    bound: Bound = "about"
+    token_bytes: int = _PREPARED_BYTES
 
 
-def _paper(train_sequences: int) -> SplitSizes:
-    """Return a domain of the paper's: sequences of 1,024 tokens at most, 256 of them for validation and for test."""
-    sequences = {"train": train_sequences, "validation": 256, "test": 256}
-    return SplitSizes({split: 1024 * number for split, number in sequences.items()}, sequences, "the paper's sizes")
+# Sequences of a domain that the paper reads, of 1,024 tokens.
+_PAPER: Mapping[str, Mapping[str, int]] = {
+    "m2d2": {"train": 1000 * 16, "validation": 256, "test": 256},
+    "clm2": {"train": 7000, "validation": 256, "test": 256},
+}
+_PAPER_LENGTH = 1024
 
 
-PAPER: Mapping[str, SplitSizes] = {"m2d2": _paper(1000 * 16), "clm2": _paper(7000)}
+def planned_sizes(config: Namespace, name: str) -> SplitSizes | None:
+    """Return the sizes of what ``prepare`` or ``scores`` will write for a domain, or None where nothing tells them."""
+    if config.reasoning.tasks.get(name):
+        return _of_benchmark(config, name)
+    tokens, sequences, bases = {}, {}, []
+    bound: Bound = "about" if config.data.pack else "at most"  # a document that is shorter than a row stays so
+    for split in SPLITS:
+        limited = _limited(config, name, split)
+        if limited is not None:
+            tokens[split], sequences[split], basis = limited
+        elif split in _PAPER.get(config.setting or "", {}):
+            sequences[split], basis = _PAPER[config.setting][split], "the paper's sizes"
+            tokens[split] = _PAPER_LENGTH * sequences[split]
+            if name in config.prepare.domains:  # which then writes all that there is
+                bound = "at least"
+        else:
+            return None
+        bases.append(basis)
+    return SplitSizes(tokens, sequences, ", ".join(dict.fromkeys(bases)), bound)
 
 
-def prepared_bytes(setting: str | None, domains: int) -> int | None:
-    """Return about how many bytes the prepared data of a setting take, before compression; None if unknown."""
-    paper = PAPER.get(setting or "")
-    return None if paper is None else domains * sum(paper.tokens.values()) * _PREPARED_BYTES
+def _limited(config: Namespace, name: str, split: str) -> tuple[int, int, str] | None:
+    """Return tokens and sequences of a split that ``prepare`` is told to stop at, and by which key."""
+    length, found = config.data.block_length, []
+    documents = (config.prepare.documents or {}).get(split)
+    tokens = (config.prepare.max_tokens or {}).get(split)
+    if documents is not None and not config.data.pack:
+        found.append((documents * length, documents, "prepare.documents"))
+    if tokens is not None:
+        found.append((tokens, -(-tokens // length), "prepare.max_tokens"))
+    return min(found, default=None) if name in config.prepare.domains else None
+
+
+def _of_benchmark(config: Namespace, name: str) -> SplitSizes | None:
+    tasks = known_tasks(config, name)
+    if tasks is None:
+        return None
+    test = sum(number for _, number in tasks)
+    sequences = {"train": config.reasoning.prompts, "validation": config.reasoning.validation_prompts, "test": test}
+    length = sum(task.question * number for task, number in tasks) / test
+    tokens = {split: round(length * number) for split, number in sequences.items()}
+    return SplitSizes(tokens, sequences, BENCHMARKS, token_bytes=_BYTES_PER_TOKEN)
+
+
+def known_tasks(config: Namespace, name: str) -> list[tuple[Task, int]] | None:
+    """Return a domain's tasks with how many questions of each are asked, or None if one of them is not known here."""
+    tasks = [known_task(task) for task in config.reasoning.tasks[name]]
+    limit = config.reasoning.limit
+    known = [(task, min(task.questions, limit or task.questions)) for task in tasks if task is not None]
+    return known if len(known) == len(tasks) else None
+
+
+def prepared_text(config: Namespace, names: Sequence[str]) -> str:
+    """Return how much what is written for some domains takes, before compression, as people read it."""
+    sizes = [planned_sizes(config, name) for name in names]
+    known = [one for one in sizes if one is not None]
+    if len(known) < len(sizes):
+        return "size unknown"
+    bounds = {one.bound for one in known}
+    total = sum(sum(one.tokens.values()) * one.token_bytes for one in known)
+    return f"{bounds.pop() if len(bounds) == 1 else 'about'} {size_text(total)}"
 
 
 def domain_sizes(config: Namespace, name: str) -> SplitSizes | None:
@@ -47,7 +113,7 @@ def domain_sizes(config: Namespace, name: str) -> SplitSizes | None:
     if not isinstance(domain, str):
         return None
     if not path_in(config.data.root, domain).exists():
-        return PAPER.get(config.setting) if config.data.root is not None else None
+        return planned_sizes(config, name) if config.data.root is not None else None
     parts = sources_of(domain, root=config.data.root)
     as_is = AsIsDomain.of(name, parts)
     if as_is is not None:

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,17 +18,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import datasets
 from huggingface_hub import constants
 
+from tests.helpers.hub_uploads import Uploads, is_lfs
+
 RepoType = Literal["model", "dataset"]
 TOKEN = "hf_accepted"  # the one that may read gated repositories
-LFS = ("*.safetensors", "*.bin", "*.pth", "*.parquet", "*.gguf", "spm.model")
 
 
 @dataclass
 class FakeRepository:
-    """Files of one commit on ``main``."""
+    """Files of one commit."""
 
     files: dict[str, bytes]
     gated: Literal["auto", "manual", False] = False
+    private: bool = False
 
     @property
     def commit(self) -> str:
@@ -51,11 +52,16 @@ class Faults:
 
 
 class FakeHub:
-    """A hub of a test's own repositories; ``requests`` is what it was asked: method, path, and range."""
+    """A hub of a test's own repositories; ``requests`` is what it was asked: method, path, and range.
+
+    ``repositories`` is what is on ``main``; ``revisions`` has that, other branches, and every commit that ever was.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[RepoType, str], FakeRepository] = {}
+        self.revisions: dict[tuple[RepoType, str], dict[str, FakeRepository]] = {}
         self.faults = Faults()
+        self.uploads = Uploads()
         self.requests: list[tuple[str, str, str | None]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
@@ -99,13 +105,18 @@ class FakeHub:
         *,
         repo_type: RepoType = "model",
         gated: Literal["auto", "manual", False] = False,
+        private: bool = False,
+        branch: str = "main",
     ) -> FakeRepository:
-        """Serve ``files``, or all files of a folder, as the repository ``name``; another call is a new commit."""
+        """Serve ``files``, or all files of a folder, as the repository ``name``; another call is another commit."""
         if isinstance(files, Path):
             paths = sorted(path for path in files.rglob("*") if path.is_file())
             files = {path.relative_to(files).as_posix(): path.read_bytes() for path in paths}
-        repository = FakeRepository(dict(files), gated)
-        self.repositories[repo_type, name] = repository
+        repository = FakeRepository(dict(files), gated, private)
+        if branch == "main":
+            self.repositories[repo_type, name] = repository
+        known = self.revisions.setdefault((repo_type, name), {})
+        known |= {branch: repository, repository.commit: repository}
         return repository
 
     def cut(self, file: str, *, after: int, times: int = 1_000) -> None:
@@ -130,14 +141,10 @@ def _git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _is_lfs(name: str) -> bool:
-    return any(fnmatch(name.rsplit("/", 1)[-1], pattern) for pattern in LFS)
-
-
 def _entry(name: str, content: bytes) -> dict[str, Any]:
     """Return a file as the tree lists it."""
     entry: dict[str, Any] = {"type": "file", "path": name, "size": len(content), "oid": _git_hash(content)}
-    if _is_lfs(name):
+    if is_lfs(name):
         sha256 = hashlib.sha256(content).hexdigest()
         entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
     return entry
@@ -166,38 +173,45 @@ def _handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self._answer()
 
+        def do_PUT(self) -> None:
+            self._answer()
+
         def _answer(self) -> None:
             url = urlsplit(self.path)
             path = unquote(url.path).strip("/")
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             hub.requests.append((self.command, f"/{path}", self.headers.get("Range")))
             parts = path.split("/")
+            written = hub.uploads.answer(hub, self.command, parts, body, allowed=self._token())
+            if written is not None:
+                self._send(written[0], json.dumps(written[1]).encode(), {"Content-Type": "application/json"})
+                return
             if len(parts) >= 4 and parts[0] == "api" and parts[1] in ("models", "datasets"):
                 repo_type: RepoType = "model" if parts[1] == "models" else "dataset"
-                repository = self._repository(repo_type, "/".join(parts[2:4]))
+                repository = self._repository(repo_type, "/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
                 if repository is not None:
-                    self._api(repository, "/".join(parts[2:4]), parts[4:], parse_qs(url.query), parse_qs(body))
+                    self._api(repository, "/".join(parts[2:4]), parts[4:], parse_qs(url.query), parse_qs(body.decode()))
                 return
             repo_type = "dataset" if parts[0] == "datasets" else "model"
             parts = parts[1:] if repo_type == "dataset" else parts
             if len(parts) >= 5 and parts[2] == "resolve":
-                repository = self._repository(repo_type, "/".join(parts[:2]))
-                if repository is not None and self._revision(repository, parts[3]):
+                repository = self._repository(repo_type, "/".join(parts[:2]), parts[3])
+                if repository is not None:
                     self._resolve(repository, "/".join(parts[4:]))
                 return
             self._refuse(404, "RepoNotFound", "Repository not found")
 
-        def _repository(self, repo_type: RepoType, name: str) -> FakeRepository | None:
-            repository = hub.repositories.get((repo_type, name))
-            if repository is None:
+        def _repository(self, repo_type: RepoType, name: str, revision: str) -> FakeRepository | None:
+            revisions = hub.revisions.get((repo_type, name))
+            if revisions is None or (any(one.private for one in revisions.values()) and not self._token()):
                 self._refuse(404, "RepoNotFound", "Repository not found")
-            return repository
-
-        def _revision(self, repository: FakeRepository, revision: str) -> bool:
-            if revision not in ("main", repository.commit):
+                return None
+            if revision not in revisions:
                 self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-                return False
-            return True
+            return revisions.get(revision)
+
+        def _token(self) -> bool:
+            return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
         def _api(
             self,
@@ -207,8 +221,6 @@ def _handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             query: dict[str, list[str]],
             form: dict[str, list[str]],
         ) -> None:
-            if len(rest) > 1 and not self._revision(repository, rest[1]):
-                return
             if not rest or rest[0] == "revision":
                 self._json(self._info(repository, name, blobs="blobs" in query))
             elif rest[0] == "tree":
@@ -242,7 +254,13 @@ def _handler_of(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                     if "lfs" in entry:
                         sibling["lfs"] = {**entry["lfs"], "sha256": entry["lfs"]["oid"]}
                 siblings.append(sibling)
-            own = {"id": name, "sha": repository.commit, "private": False, "gated": repository.gated, "disabled": False}
+            own = {
+                "id": name,
+                "sha": repository.commit,
+                "private": repository.private,
+                "gated": repository.gated,
+                "disabled": False,
+            }
             return {**own, "tags": [], "downloads": 0, "siblings": siblings}
 
         def _resolve(self, repository: FakeRepository, file: str) -> None:

@@ -1,5 +1,6 @@
 """A hub of the tests' own, and configs as the command line parses them."""
 
+import datasets
 import pytest
 import yaml
 from huggingface_hub import constants
@@ -16,6 +17,17 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # what comes is written in such pieces
         monkeypatch.chdir(tmp_path)
         yield served
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Return the function after which no library asks a hub."""
+
+    def go():
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+    return go
 
 
 @pytest.fixture

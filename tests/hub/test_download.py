@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
+from ir3de.configs import built
 from ir3de.hub import present
 from ir3de.hub.check import check_requirements
 from ir3de.hub.download import download
@@ -19,6 +20,8 @@ from ir3de.hub.present import cached, is_present
 from ir3de.hub.requirements import Requirement, requirements
 from ir3de.hub.transfer import PARTIAL
 from ir3de.pretrained.locate import fetch
+from ir3de.reasoning.prompts import check_sources
+from ir3de.reasoning.settings import KEY, Reasoning
 from tests.helpers.hub import TOKEN
 
 CHECKPOINT = bytes(range(256)) * 1200  # 307 kB: a large file in small
@@ -199,6 +202,24 @@ def test_only_some_kinds_are_fetched(hub, config):
     download(config, yes=True, only=["tokenizers"])
     assert cached("some/tokenizer", "tokenizer.json")
     assert not cached("some/experts", "a.pth")
+
+
+def test_after_a_download_scores_have_their_training_prompts_without_a_network(
+    hub, parsed, write_config, offline, capsys
+):
+    table = io.BytesIO()
+    pq.write_table(pa.table({"problem": ["one", "two"]}), table)
+    hub.add("some/Problems", {"README.md": b"#", "data/train.parquet": table.getvalue()}, repo_type="dataset")
+    source = {"class_path": "HubDataset", "init_args": {"name": "some/Problems", "field": "problem"}}
+    asked = {"tasks": {"a": ["humaneval"], "b": ["ifeval"]}, "training": {"a": source}}
+    config = parsed("--config", write_config(reasoning=asked))
+    download(config, yes=True, only=["datasets"])
+    assert "not fetched here but by `scores`: benchmark data, google/IFEval, size unknown" in capsys.readouterr().out
+    offline()
+    assert [is_present(one) for one in requirements(config, "scores") if one.kind == "data set"] == [True]
+    settings = built(Reasoning, KEY, config.reasoning)
+    check_sources(settings)
+    assert list(settings.training["a"].documents()) == ["one", "two"]
 
 
 def test_a_data_set_is_fetched_and_prepared(hub, parsed, write_config, monkeypatch):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from ir3de.hub import estimate as estimating
-from ir3de.hub import measure
+from ir3de.hub import measure, times
 from ir3de.hub.estimate import estimate
+from ir3de.hub.facts import LLAMA_3B, PAPER_EXPERT
+from ir3de.hub.times import duration
 from tests.helpers.settings import BLOCK, M2D2, save_checkpoints, save_packed, save_tokenizer
 
 
@@ -32,24 +33,47 @@ def _rows(capsys):
 @pytest.mark.parametrize(
     ("setting", "tokens", "table", "missing"),
     [
-        ("m2d2", "81,920,000 in 5 domains", "128,002 by 768", "4.42 GB (8 of 8)"),
-        ("clm2", "28,672,000 in 4 domains", "128,256 by 2,048", "1.32 GB (3 of 3)"),
-        ("reasoning", None, "128,256 by 3,072", "27 GB (7 of 7)"),
+        ("m2d2", "81,920,000 in 5 domains prepare.max_tokens", "128,002 by 768", "4.42 GB (8 of 8)"),
+        ("clm2", "at most 28,672,000 in 4 domains prepare.documents", "128,256 by 2,048", "1.32 GB (3 of 3)"),
+        ("reasoning", "320,000 in 4 domains public sizes", "128,256 by 3,072", "27 GB (9 of 9)"),
     ],
 )
 def test_a_papers_setting_is_estimated_with_nothing_here(parsed, capsys, setting, tokens, table, missing):
     estimate(parsed("--config", f"{setting}.yaml"))
     rows = _rows(capsys)
-    if tokens is None:
-        assert "nothing tells the size of" in rows["tokens"]
-        assert "known once the text is read" in rows["fit: counting"]
-    else:
-        assert tokens in rows["tokens for train"]
-        assert "the paper's sizes" in rows["tokens for train"]
-        assert "measured here" in rows["losses"]
+    assert tokens in rows["tokens for train"]
+    asks = setting == "reasoning"
+    assert "measured here" in rows["scores" if asks else "losses"]
+    assert ("losses" in rows, "prepare" in rows) == (not asks, not asks)
+    assert f"fetched by `{'scores' if asks else 'prepare'}`" in rows["benchmark data" if asks else "raw text"]
+    assert not [row for row in rows.values() if "not known" in row or "known once" in row]
     assert table in rows["embedding table"]
     assert missing in rows["to download"]
     assert "measured here" in rows["fit: Gram matrix and solve"]
+    assert rows["prepared data"].startswith(
+        {"m2d2": "at least 676 MB", "clm2": "at most 328 MB", "reasoning": "about 11.9 MB"}[setting]
+    )
+
+
+def test_what_is_not_known_is_said_to_be(parsed, write_config, capsys):
+    estimate(parsed("--config", write_config(), "--reasoning.tasks", '{"a": ["my_sums"]}'))
+    rows = _rows(capsys)
+    assert "nothing tells the size of a, b" in rows["tokens"]
+    assert "known once the text is read" in rows["fit: counting"]
+    assert "not known before it is read" in rows["scores"]
+
+
+def test_times_add_up_every_pass(parsed, capsys, monkeypatch):
+    monkeypatch.setattr(times, "forward_rate", lambda *_, shape=None: 1e12 if shape is None else 1e11)
+    options = ["--config", "m2d2.yaml", "--protocol", "published"]
+    estimate(parsed(*options))
+    rows = _rows(capsys)
+    each = 2 * PAPER_EXPERT.products * 1_310_720 / 1e12
+    assert duration((6 + 5) * each) in rows["losses"]  # five and their average, and the five again in bfloat16
+    assert duration(5 * each / 4) in rows["compare: experts in fits"]  # 64 of 256 sequences
+    estimate(parsed("--config", "reasoning.yaml"))
+    asked = 5 * 2 * LLAMA_3B.products * (13_151_325 / 1e12 + 1_198_080 / 1e11)
+    assert duration(asked, bound="at most about") in _rows(capsys)["scores"]
 
 
 def test_prepared_data_and_experts_that_are_here_are_read(parsed, capsys, tmp_path):
@@ -88,7 +112,7 @@ def test_text_files_are_taken_at_four_bytes_a_token(parsed, write_config, capsys
      (7200, "about 2.0 h"), (200_000, "about 2.3 days")],
 )  # fmt: skip
 def test_times_are_readable(seconds, text):
-    assert estimating._duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_the_ridge_is_scaled_from_a_part(monkeypatch):
