@@ -16,6 +16,7 @@ from ir3de.configs import built, experts_folder
 from ir3de.console import console
 from ir3de.data.domain import path_in
 from ir3de.experts.bank import WEIGHT_AVERAGE, ExpertBank
+from ir3de.experts.expert_tokenizer import load_expert_tokenizer
 from ir3de.experts.memory import free_bytes
 from ir3de.files import replace_file
 from ir3de.reasoning.answers import AnswerCache, answers_folder
@@ -23,7 +24,6 @@ from ir3de.reasoning.benchmarks import Benchmark, load_benchmarks
 from ir3de.reasoning.chatter import without_chatter
 from ir3de.reasoning.code_execution import code_execution
 from ir3de.reasoning.expert_lm import Asking, ExpertLM
-from ir3de.reasoning.expert_tokenizer import load_expert_tokenizer
 from ir3de.reasoning.prompts import DomainPrompts, check_sources, in_two_domains, make_prompts, reasons, write_prompts
 from ir3de.reasoning.score_rows import DomainRows, domain_rows, write_score_table
 from ir3de.reasoning.settings import KEY, Reasoning

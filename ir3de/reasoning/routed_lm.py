@@ -13,10 +13,10 @@ from lm_eval.api.registry import register_model
 
 from ir3de.configs import RUNS, SUFFIXES, UNNAMED, experts_folder, load_config
 from ir3de.experts.bank import DTypeName, ExpertBank
+from ir3de.experts.expert_tokenizer import load_expert_tokenizer
 from ir3de.experts.memory import Residence, free_bytes
 from ir3de.reasoning.answers import AnswerCache, answers_folder
 from ir3de.reasoning.expert_lm import GENERATE, LIKELIHOOD, ROLLING, Asking, ExpertLM
-from ir3de.reasoning.expert_tokenizer import load_expert_tokenizer
 from ir3de.reasoning.make_scores import device_of
 from ir3de.routers import Router, load_router
 

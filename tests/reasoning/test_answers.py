@@ -11,11 +11,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from ir3de.experts.bank import ExpertBank
+from ir3de.experts.expert_tokenizer import load_expert_tokenizer
 from ir3de.reasoning.answers import AnswerCache, request_keys
 from ir3de.reasoning.benchmarks import load_benchmarks
 from ir3de.reasoning.code_execution import code_execution
 from ir3de.reasoning.expert_lm import Asking, ExpertLM
-from ir3de.reasoning.expert_tokenizer import load_expert_tokenizer
 from ir3de.reasoning.settings import Reasoning
 from ir3de.reasoning.task_scores import question_scores, score_task
 from tests.helpers.benchmarks import FIELDS, METRICS, TASKS, needs_bwrap

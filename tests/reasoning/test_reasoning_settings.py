@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser
 
 from ir3de.configs import built, load_config
 from ir3de.data.tables import HubDataset
-from ir3de.reasoning.expert_tokenizer import load_expert_tokenizer
+from ir3de.experts.expert_tokenizer import load_expert_tokenizer
 from ir3de.reasoning.settings import Reasoning
 from tests.helpers.settings import save_tokenizer
 
