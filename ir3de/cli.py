@@ -65,7 +65,7 @@ class RouterCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        others = f"Before a run: {', '.join(CONFIG_COMMANDS)}. On saved routers: {', '.join(COMMANDS)}."
+        others = f"Before a run: {', '.join(CONFIG_COMMANDS)}. On saved routers: {', '.join((*COMMANDS, 'serve'))}."
         parser = self.parser_class(**kwargs, epilog=others)
         parser.add_argument("-c", "--config", action=NamedConfig, help="A config's name or path; may be repeated.")
         return parser

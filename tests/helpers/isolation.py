@@ -2,15 +2,9 @@
 
 import shutil
 
-import psutil
 import pytest
 
 from ir3de.isolation import Limits
 
 needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 LIMITS = Limits(wall_seconds=20, cpu_seconds=10)
-
-
-def our_processes() -> list[psutil.Process]:
-    """Return every process that this one has started, and theirs."""
-    return psutil.Process().children(recursive=True)

@@ -3,6 +3,12 @@
 import pytest
 
 from ir3de.isolation import execute
+from tests.helpers.processes import only_new_processes as only_new_processes  # noqa: PLC0414 - a fixture
+
+
+@pytest.fixture(autouse=True)
+def _known(only_new_processes):
+    """Every test here may ask for its own processes."""
 
 
 @pytest.fixture(params=["as this user", "in a user namespace"])

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from ir3de.isolation import Limits, Status, run_isolated
-from tests.helpers.isolation import needs_bwrap, our_processes
+from tests.helpers.isolation import needs_bwrap
+from tests.helpers.processes import our_processes
 
 pytestmark = needs_bwrap
 

@@ -9,7 +9,8 @@ import time
 import psutil
 
 from ir3de.isolation import Limits, Status, run_isolated
-from tests.helpers.isolation import LIMITS, needs_bwrap, our_processes
+from tests.helpers.isolation import LIMITS, needs_bwrap
+from tests.helpers.processes import our_processes
 
 pytestmark = needs_bwrap
 

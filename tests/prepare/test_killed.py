@@ -14,6 +14,8 @@ from ir3de.prepare import domain
 from ir3de.prepare.journal import locked
 from ir3de.prepare.rows import SplitWriter
 from ir3de.prepare.run import prepare
+from tests.helpers.processes import only_new_processes as only_new_processes  # noqa: PLC0414 - a fixture
+from tests.helpers.processes import our_processes
 from tests.prepare.texts import config, documents, tokenizer_in, tree, write_jsonl
 
 FORK = multiprocessing.get_context("fork")  # a process of its own that need not import everything again
@@ -85,20 +87,20 @@ def test_processes_end_with_a_main_process_that_was_killed(tmp_path, made):
     assert tree(tmp_path / "killed") == undisturbed(tmp_path / "whole")
 
 
-def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path, made, monkeypatch):
+def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path, made, monkeypatch, only_new_processes):
     config_for, undisturbed = made
     write = SplitWriter.add
 
     def kill_one(writer, document, ids):
         if document == 300:
-            psutil.Process().children()[0].kill()
+            our_processes()[0].kill()
         write(writer, document, ids)
 
     monkeypatch.setattr(SplitWriter, "add", kill_one)
     monkeypatch.setattr("ir3de.prepare.encode._DOCUMENTS_AT_ONCE", 4)
     with pytest.raises(ValueError, match="A process that tokenizes ended before its time"):
         prepare(config_for(tmp_path / "killed", processes=2))
-    assert not psutil.Process().children()
+    assert not our_processes()
     monkeypatch.undo()
     prepare(config_for(tmp_path / "killed"))
     assert tree(tmp_path / "killed") == undisturbed(tmp_path / "whole")

@@ -1,0 +1,92 @@
+"""What of a request is routed, and the order in which experts are asked."""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ir3de.gateway.answers import Endpoint
+from ir3de.gateway.errors import ApiError
+from ir3de.gateway.settings import RouteOn
+from ir3de.serving.compiled import CompiledRouter, Route
+
+_AT_ONCE = 20_000  # characters that are read in about a millisecond; more are read beside the event loop
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where a request goes: the served experts, the most fitting first, and how that was found.
+
+    ``first`` is the expert with the highest score, served or not; ``seconds`` is what the router took.
+    """
+
+    order: list[str]
+    first: str
+    route: Route
+    seconds: float
+
+
+def text_of(body: Mapping[str, Any], endpoint: Endpoint, route_on: RouteOn) -> str:
+    """Return the text that is routed.
+
+    Raises:
+        ApiError: if there is none.
+    """
+    text = _prompt_text(body.get("prompt")) if endpoint == "completions" else _messages_text(body, route_on)
+    if not text.strip():
+        raise ApiError(400, "nothing_to_route", "There is no text to route on. Name a model in the place of `auto`.")
+    return text
+
+
+def _messages_text(body: Mapping[str, Any], route_on: RouteOn) -> str:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise ApiError(400, "invalid_messages", "Expected `messages` to be a list of objects.")
+    if route_on != "all":
+        messages = [one for one in messages if one.get("role") == "user"]
+    if route_on == "last_user":
+        messages = messages[-1:]
+    return "\n\n".join(_content_text(one.get("content")) for one in messages)
+
+
+def _content_text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise ApiError(400, "invalid_messages", "Expected a message's `content` to be a string or a list of parts.")
+    return "\n".join(part["text"] for part in content if isinstance(part.get("text"), str))
+
+
+def _prompt_text(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list) and prompt and all(isinstance(one, str) for one in prompt):
+        return "\n\n".join(prompt)
+    raise ApiError(
+        400,
+        "invalid_prompt",
+        "Expected `prompt` to be a string or a list of strings. Token ids belong to one model: name it.",
+    )
+
+
+async def decide(router: CompiledRouter, text: str, *, served: Collection[str], fallback: str | None) -> Decision:
+    """Return where a text goes; below the router's threshold that begins with ``fallback``, or is nowhere.
+
+    Raises:
+        ApiError: if the text has no token.
+    """
+    start = time.perf_counter()
+    try:
+        route = router.route(text) if len(text) <= _AT_ONCE else await asyncio.to_thread(router.route, text)
+    except ValueError as error:
+        raise ApiError(400, "nothing_to_route", f"{error} Name a model in the place of `auto`.") from None
+    names = router.expert_names
+    order = [names[i] for i in np.argsort(-route.scores, kind="stable").tolist() if names[i] in served]
+    if route.expert is None:
+        order = [fallback, *(name for name in order if name != fallback)] if fallback in served else []
+    return Decision(order, names[route.expert_index], route, time.perf_counter() - start)

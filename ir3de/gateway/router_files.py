@@ -1,0 +1,94 @@
+"""The router on disk: loaded, compiled where that is needed, and loaded again when it has changed."""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ir3de.gateway.metrics import Metrics
+from ir3de.gateway.settings import GatewaySettings
+from ir3de.serving.artifact import CONFIG, FOLDER
+from ir3de.serving.compiled import CompiledRouter
+from ir3de.serving.source import compiled_folder
+
+_LOG = logging.getLogger(__name__)
+_COMPILE = "import sys; from ir3de.compiling.router import compile_router; compile_router(sys.argv[1])"
+_AGAIN_SECONDS = 30.0  # after which a change that could not be read is tried again
+
+
+async def load_router(settings: GatewaySettings) -> CompiledRouter:
+    """Return the config's router, compiled if it is not, or no more.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, cannot be compiled, or has no confidence to hold against the threshold.
+    """
+    path = Path(settings.router)
+    folder = await asyncio.to_thread(compiled_folder, path)
+    if folder is None:
+        await _compile(path)
+        folder = await asyncio.to_thread(compiled_folder, path) or path / FOLDER
+    router = await asyncio.to_thread(
+        lambda: CompiledRouter.load(folder, window=settings.window, threshold=settings.threshold)
+    )
+    if router.not_fast is not None:
+        _LOG.info("text is read by the package tokenizers: %s", router.not_fast)
+    return router
+
+
+async def watch(
+    settings: Callable[[], GatewaySettings], put: Callable[[CompiledRouter], Awaitable[None]], metrics: Metrics
+) -> None:
+    """Load the router again whenever it has changed on disk, for ever; one that cannot be read changes nothing."""
+    loop = asyncio.get_running_loop()
+    seen, again = signature(Path(settings().router)), None
+    while True:
+        await asyncio.sleep(settings().watch_seconds)
+        now = signature(Path(settings().router))
+        if now == seen and (again is None or loop.time() < again):
+            continue
+        seen, again = now, None
+        try:
+            router = await load_router(settings())
+            await put(router)
+        except (ValueError, OSError) as error:
+            metrics.reloads.labels("failed").inc()
+            _LOG.warning("the changed router cannot be used, the one before stays: %s", error)
+            again = loop.time() + _AGAIN_SECONDS
+            continue
+        metrics.reloads.labels("ok").inc()
+        _LOG.info("the router has changed: %s, experts %s", router.identity[:16], ", ".join(router.expert_names))
+
+
+def signature(router: Path) -> tuple[object, ...]:
+    """Return what changes with a router on disk."""
+    found: list[object] = []
+    for path in (router / "config.json", router / CONFIG, router / FOLDER / CONFIG):
+        try:
+            about = path.stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((about.st_ino, about.st_mtime_ns, about.st_size))
+    return tuple(found)
+
+
+async def _compile(router: Path) -> None:
+    """Compile in another process: it needs torch and a processor for some seconds, and nobody is to wait for it."""
+    _LOG.info("compiling the router in %s; this takes some seconds, once for each change", router)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _COMPILE, str(router.resolve()),
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if "KEY" not in name.upper()},
+    )  # fmt: skip
+    try:
+        _, said = await process.communicate()
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+        raise
+    if process.returncode:
+        last = said.decode(errors="replace").strip().splitlines()[-1:]
+        raise ValueError(f"The router in `{router}` could not be compiled: {last[0] if last else 'it was ended'}.")
