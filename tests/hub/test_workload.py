@@ -119,7 +119,8 @@ def test_passes_are_those_that_experts_run(parsed, tmp_path, monkeypatch, protoc
     tokenizer = save_tokenizer(tmp_path / "tokenizer", M2D2)
     save_packed(tmp_path / "data", tokenizer, M2D2)
     bank = save_checkpoints(tmp_path / "checkpoints", tokenizer, M2D2)
-    options = ["--config", "m2d2.yaml", "--protocol", protocol, "--data.root", "data", "--data.max_test_blocks", "4"]
+    options = ["--config", "m2d2.yaml", "--protocol", protocol, "--wandb.mode", "disabled", "--data.root", "data"]
+    options += ["--data.max_test_blocks", "4"]
     options += ["--data.tokenizer", str(tmp_path / "tokenizer"), "--trainer.accelerator", "cpu"]
     options += ["--data.block_length", str(BLOCK), "--experts.trainer.accelerator", "cpu"]
     options += [part for name, source in bank.items() for part in (f"--experts.bank.{name}", source)]
