@@ -82,8 +82,8 @@ class RouterCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse to begin without what the run needs, and put the bank's expert where a router's config names one."""
         if self.subcommand is not None:
-            config = self.config[str(self.subcommand)]
             command = str(self.subcommand)
+            config = self.config[command]
             own = {*signature(getattr(RouterTrainer, command)).parameters} - self.subcommands()[command]
             check_requirements(config, command, self._typed, own=own)
             placed = self._place_experts(config.model.router.as_dict())
@@ -92,10 +92,8 @@ class RouterCLI(LightningCLI):
 
     def _place_experts(self, router: dict[str, Any]) -> dict[str, Any]:
         config = self.config[str(self.subcommand)]
-        tokenizer = config.data.tokenizer
-        placed: dict[str, Any] = place_experts(
-            router, bank_of(config), tokenizer=None if tokenizer == "train" else tokenizer
-        )
+        tokenizer = None if config.data.tokenizer == "train" else config.data.tokenizer
+        placed: dict[str, Any] = place_experts(router, bank_of(config), tokenizer=tokenizer)
         return placed
 
     def instantiate_classes(self) -> None:

@@ -1,6 +1,7 @@
 """One expert of a bank as a model of lm-eval: loaded when an answer is not known, asked in shards that are kept."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +31,27 @@ class Asking:
     bare: Mapping[str, str]
 
 
-class ExpertLM(LM):
+class AnsweringLM(LM, ABC):
+    """A model of lm-eval that answers whatever is asked in one way."""
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Return the log likelihood of each continuation, and whether it is the likeliest."""
+        return self._answers(LIKELIHOOD, requests)
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Return the log likelihood of each text."""
+        return self._answers(ROLLING, requests)
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Return the continuation of each context."""
+        return self._answers(GENERATE, requests)
+
+    @abstractmethod
+    def _answers(self, kind: str, requests: list[Instance]) -> list[Any]:
+        """Return the answer to each request; ``kind`` is the method of lm-eval that asks."""
+
+
+class ExpertLM(AnsweringLM):
     """One member of a bank, as lm-eval asks it.
 
     Args:
@@ -61,18 +82,6 @@ class ExpertLM(LM):
         self._cache = cache
         self._on_answers = on_answers
         self._model: HFLM | None = None
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Return the log likelihood of each continuation, and whether it is the likeliest."""
-        return self._answers(LIKELIHOOD, requests)
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Return the log likelihood of each text."""
-        return self._answers(ROLLING, requests)
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Return the continuation of each context."""
-        return self._answers(GENERATE, requests)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Return a conversation in the expert's chat template.

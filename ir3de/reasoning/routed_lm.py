@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from ir3de.configs import RUNS, SUFFIXES, UNNAMED, experts_folder, load_config
@@ -16,7 +15,7 @@ from ir3de.experts.bank import DTypeName, ExpertBank
 from ir3de.experts.expert_tokenizer import load_expert_tokenizer
 from ir3de.experts.memory import Residence, free_bytes
 from ir3de.reasoning.answers import AnswerCache, answers_folder
-from ir3de.reasoning.expert_lm import GENERATE, LIKELIHOOD, ROLLING, Asking, ExpertLM
+from ir3de.reasoning.expert_lm import AnsweringLM, Asking, ExpertLM
 from ir3de.reasoning.make_scores import device_of
 from ir3de.routers import Router, load_router
 
@@ -27,7 +26,7 @@ _log = logging.getLogger("lm_eval.ir3de")
 
 
 @register_model("ir3de")
-class RoutedLM(LM):
+class RoutedLM(AnsweringLM):
     """A routed bank of experts as a model of lm-eval.
 
     The router decides once per question, by the question's own text and not by its few-shot context; all answer options
@@ -93,18 +92,6 @@ class RoutedLM(LM):
                 Path(cache), fingerprint=self._bank.fingerprint(name), dtype=self._bank.dtype, tokenizer=own, seed=seed
             )  # fmt: skip
             self._experts[name] = ExpertLM(self._bank, name, tokenizer=own, asking=asking, cache=AnswerCache(folder))
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Return the log likelihood of each continuation, and whether it is the likeliest."""
-        return self._answers(LIKELIHOOD, requests)
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Return the log likelihood of each text."""
-        return self._answers(ROLLING, requests)
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Return the continuation of each context."""
-        return self._answers(GENERATE, requests)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Return a conversation as a context that the chosen expert's template will turn into text."""

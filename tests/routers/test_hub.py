@@ -9,25 +9,11 @@ import torch
 from ir3de.routers import NaiveBayesRouter, RidgeRouter, load_router
 from ir3de.routers.card import metadata_of
 from ir3de.routers.hub import push_files, router_folder
-from tests.helpers.counts import counts, share
-from tests.helpers.hub import TOKEN, FakeHub
-from tests.helpers.text import embeddings, word_tokenizer
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with FakeHub() as served:
-        served.install(monkeypatch, tmp_path / "home")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield served
-
-
-@pytest.fixture
-def router():
-    made = RidgeRouter(embeddings=embeddings())
-    made.fit(counts())
-    return made
+from tests.helpers.counts import share
+from tests.helpers.hub import TOKEN
+from tests.helpers.pushed import hub as hub  # noqa: PLC0414 - a fixture
+from tests.helpers.pushed import router as router  # noqa: PLC0414 - a fixture
+from tests.helpers.text import word_tokenizer
 
 
 def _files(hub, name="me/router"):

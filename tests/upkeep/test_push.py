@@ -5,30 +5,14 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from ir3de.routers import RidgeRouter, load_router
+from ir3de.routers import load_router
 from ir3de.routers.card import metadata_of, with_metadata
 from ir3de.upkeep.certificate import certify
 from ir3de.upkeep.push import push
 from ir3de.upkeep.verify import verify
-from tests.helpers.counts import counts, share
-from tests.helpers.hub import TOKEN, FakeHub
-from tests.helpers.text import embeddings
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    with FakeHub() as served:
-        served.install(monkeypatch, tmp_path / "home")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield served
-
-
-@pytest.fixture
-def router():
-    made = RidgeRouter(embeddings=embeddings())
-    made.fit(counts())
-    return made
+from tests.helpers.counts import share
+from tests.helpers.pushed import hub as hub  # noqa: PLC0414 - a fixture
+from tests.helpers.pushed import router as router  # noqa: PLC0414 - a fixture
 
 
 @pytest.fixture
