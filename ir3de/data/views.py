@@ -219,8 +219,11 @@ class DomainViews:
 
     def _rounds(self, num_rows: int) -> list[int]:
         """Return how many of a domain's training sequences are read each time, see ``Faults.repeat_to``."""
-        whole, rest = divmod(self.faults.repeat_to or 0, num_rows)
-        return [num_rows] if whole == 0 else [*[num_rows] * whole, *([rest] if rest else [])]
+        repeat_to = self.faults.repeat_to or 0
+        if not 0 < num_rows < repeat_to:  # nothing is missing, or there is nothing to repeat
+            return [num_rows]
+        whole, rest = divmod(repeat_to, num_rows)
+        return [*[num_rows] * whole, *([rest] if rest else [])]
 
     def _of(self, prepared: Prepared, split: str, name: str) -> File:
         number = list(self._sources).index(name)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -90,6 +91,20 @@ def test_sequences_of_small_domains_are_repeated(tmp_path, repeat_to, padded):
         else:
             del expected[END]
         assert counts == expected
+
+
+@pytest.mark.parametrize(
+    "faults", [{"count_padding": True}, {"repeat_to": 40}, {"count_padding": True, "repeat_to": 40}]
+)
+def test_a_domain_without_training_sequences_stays_empty(tmp_path, faults):
+    MadeUpDomains(folder=tmp_path)  # writes the files that the next one reads
+    path = tmp_path / "law.train.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    data = _data(tmp_path, Faults(**faults))
+    counts = _counted(data)
+    assert counts[1] == Counter()
+    assert counts[0]
+    assert counts[2]
 
 
 @pytest.mark.parametrize("on", [False, True])
