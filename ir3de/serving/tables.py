@@ -89,6 +89,8 @@ class MajorityTable(Table):
         self._winner_G = winner_G.astype(np.intp)  # what a tally counts without a copy
         self._winner_V = self._winner_G[1:-1]
         self._bits = 63 // num_experts  # for each expert's votes, where one integer holds all of them
+        self._most = (1 << self._bits) - 1
+        self._shift_E = np.arange(num_experts) * self._bits
         packed_G = np.left_shift(1, self._winner_G * self._bits, dtype=np.int64) if self._bits > 1 else None
         if packed_G is not None:
             packed_G[[0, -1]] = 0  # a guard's vote is missing in the sum
@@ -106,15 +108,18 @@ class MajorityTable(Table):
         return int(votes_E.argmax())
 
     def decide_many(self, ids_M: Array, offsets: Array) -> Array:
-        length_N = np.diff(offsets)
-        most = (1 << self._bits) - 1
-        if self._packed_G is None or not len(length_N) or not 0 < length_N.min() <= length_N.max() <= most:
+        begin_N, length_N = offsets[:-1] - offsets[0], offsets[1:] - offsets[:-1]
+        if self._packed_G is None or not len(length_N) or not 0 < length_N.min() <= length_N.max() <= self._most:
             return super().decide_many(ids_M, offsets)
-        packed_M = self.gather(self._packed_G, ids_M[offsets[0] : offsets[-1]])
-        packed_N = np.add.reduceat(packed_M, offsets[:-1] - offsets[0])
-        votes_NE = packed_N[:, None] >> (np.arange(self.num_experts) * self._bits) & most
-        if not np.array_equal(votes_NE.sum(axis=1), length_N):
-            raise self.refuse(ids_M)
+        read_M = ids_M[offsets[0] : offsets[-1]]
+        try:  # as in ``decide``
+            fits = read_M.item(read_M.argmin()) >= 0 and read_M.dtype.char == "l"
+            packed_M = self._packed_G[1:-1].take(read_M) if fits else self.gather(self._packed_G, read_M)
+        except IndexError:  # an id that is too high
+            packed_M = self.gather(self._packed_G, read_M)
+        votes_NE = _add.reduceat(packed_M, begin_N)[:, None] >> self._shift_E & self._most
+        if votes_NE.sum() != len(read_M):  # no prompt has more votes than tokens
+            raise self.refuse(read_M)
         return votes_NE.argmax(axis=1)
 
     def scores(self, ids_T: Array) -> Array:
