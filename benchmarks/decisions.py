@@ -11,6 +11,7 @@ Rivals learn the same training documents, in passages of 400 characters.
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +114,18 @@ def stages(
     return found
 
 
+def each(function: Callable[[str], object]) -> Callable[[list[str]], object]:
+    """Return what calls a function on every text of a batch."""
+    return lambda texts: [function(text) for text in texts]
+
+
 def batches(compiled: dict[str, CompiledRouter], test: Texts, rounds: int) -> dict[str, dict[str, float]]:
     """Return texts per second at 2,000 characters in batches, and what the decision adds to the tokenizer, percent."""
     texts, result = cut_texts(test, 2_000, TEXTS), {}
     for name, one in compiled.items():
-        encode, decide = one.reader.try_encode, one.decide_text
         runs = {
-            "tokenize": Run(timed(lambda many, encode=encode: [encode(text) for text in many]), [texts]),
-            "decide": Run(timed(lambda many, decide=decide: [decide(text) for text in many]), [texts]),
+            "tokenize": Run(timed(each(one.reader.try_encode)), [texts]),
+            "decide": Run(timed(each(one.decide_text)), [texts]),
         }
         found = in_turns(runs, rounds)
         result[name] = {
@@ -160,7 +165,7 @@ def show(result: dict[str, Any]) -> None:
     for name in next(iter(result["text"].values()))["stages"]:
         rows = [row["stages"][name] for row in result["text"].values()]
         order = ("tokenizing", "encoding", "scoring", "deciding")
-        cells = [" + ".join(f"{row[stage]:,.1f}" if stage in row else "–" for stage in order) for row in rows]
+        cells = [" + ".join(f"{row[stage]:,.1f}" if stage in row else "-" for stage in order) for row in rows]
         table.add_row(NAMES.get(name, name), *cells)
     OUT.print(table)
     agreement = ", ".join(f"{name} {value:.1f}%" for name, value in result["text"]["8000"]["agreement"].items())

@@ -25,7 +25,7 @@ from lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ir3de.experts.presets import llama_config
 from ir3de.modules.expert_losses import ExpertLosses
@@ -56,7 +56,7 @@ class Blocks:
         return {"input_ids": self.ids[index], "attention_mask": self.mask[index], "domain": domain, "index": index}
 
 
-def plain(model: torch.nn.Module, blocks: Blocks) -> tuple[float, int]:
+def plain(model: PreTrainedModel, blocks: Blocks) -> tuple[float, int]:
     """Sum the losses as the published code does, padding left out of them."""
     nll, tokens = 0.0, 0
     with torch.no_grad():
@@ -71,7 +71,7 @@ def plain(model: torch.nn.Module, blocks: Blocks) -> tuple[float, int]:
     return nll, tokens
 
 
-def ours(model: torch.nn.Module, blocks: Blocks) -> tuple[float, int]:
+def ours(model: PreTrainedModel, blocks: Blocks) -> tuple[float, int]:
     """Sum the losses as the loss table does."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -139,7 +139,7 @@ async def replace_router(folder: Path) -> None:
 def measure(arguments: argparse.Namespace, alone: str, gateway: str, router: Path, think: float) -> dict[str, Any]:
     """Return, for each number of clients, requests per second and latencies of every way, in turns."""
     body = {"model": "a", "messages": [{"role": "user", "content": PROMPT}]}
-    ways = {
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
         "upstream alone": (alone, body),
         "named": (gateway, body),
         "auto": (gateway, {**body, "model": "auto"}),

@@ -4,7 +4,8 @@
 
 Each expert has 20,000 tokens, Zipf over the vocabulary in an order of its own, and no validation data. Each number of
 experts is measured in a process of its own: fit (counting not included), save, load, and one decision on a prompt of
-256 tokens, in the median of 300. A decision's ratio is to the first number of experts.
+256 tokens, in the median of 300, by the router and by its compiled form, which is in a process without anything else. A
+decision's ratio is to the first number of experts.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +25,13 @@ from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer, models
 
+from ir3de.compiling.router import compile_router
 from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.routers import Embeddings, RidgeRouter, load_router
 from ir3de.statistics.token_counts import DomainCounts, TokenCounts
 
 VOCAB, TOKENS, LENGTH = 128_256, 20_000, 256
+SELECTORS = ("majority", "entropy_top_k", "mean")
 
 
 def make_counts(num_experts: int, tokenizer: str) -> TokenCounts:
@@ -43,18 +47,31 @@ def make_counts(num_experts: int, tokenizer: str) -> TokenCounts:
     return TokenCounts.of(shares, vocab_size=VOCAB, tokenizer=tokenizer)
 
 
-def decision_us(router: RidgeRouter, selector: str, repeats: int = 300) -> float:
-    """Return the median microseconds of one decision on one prompt of token ids."""
+def put_selector(router: RidgeRouter, selector: str) -> None:
+    """Let the router select so."""
     router.put(router.chosen() | {"selector": selector, "k": 50 if selector == "entropy_top_k" else None})
+
+
+def decision_us(decide: Callable[[torch.Tensor], object], repeats: int = 300) -> float:
+    """Return the median microseconds of one decision on one prompt of token ids."""
     generator = torch.Generator().manual_seed(0)
     prompts = [torch.randint(VOCAB, (1, LENGTH), generator=generator) for _ in range(repeats)]
-    mask_BT = torch.ones(1, LENGTH, dtype=torch.bool)
     times = []
     for ids_BT in prompts:
         start = time.perf_counter()
-        router.decide(ids_BT, mask_BT)
+        decide(ids_BT)
         times.append(time.perf_counter() - start)
     return 1e6 * statistics.median(times)
+
+
+def compiled_alone(router: RidgeRouter, selector: str, folder: Path) -> dict[str, float]:
+    """Return the median microseconds of a decision by the compiled router, and the MiB that it takes."""
+    put_selector(router, selector)
+    router.save_pretrained(folder)
+    command = [sys.executable, str(Path(__file__).with_name("compiled_alone.py")), str(compile_router(str(folder)))]
+    done = subprocess.run([*command, str(VOCAB), str(LENGTH)], check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return {f"compiled {selector} {unit}": value for unit, value in found.items()}
 
 
 def measure(num_experts: int, dim: int) -> dict[str, float]:
@@ -80,7 +97,12 @@ def measure(num_experts: int, dim: int) -> dict[str, float]:
         loaded = load_router(folder)
         result["load s"] = time.perf_counter() - start
     assert isinstance(loaded, RidgeRouter)
-    result |= {f"{name} µs": decision_us(loaded, name) for name in ("majority", "entropy_top_k", "mean")}
+    mask_BT = torch.ones(1, LENGTH, dtype=torch.bool)
+    for name in SELECTORS:
+        put_selector(loaded, name)
+        result[f"{name} µs"] = decision_us(lambda ids_BT: loaded.decide(ids_BT, mask_BT))
+        with tempfile.TemporaryDirectory() as folder:
+            result |= compiled_alone(loaded, name, Path(folder))
     result["peak GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return result
 
@@ -91,23 +113,28 @@ def main() -> None:
     parser.add_argument("--experts", type=int, nargs="+", default=[5, 100, 1_000, 10_000])
     parser.add_argument("--dim", type=int, default=256, help="features of the embedding table")
     parser.add_argument("--one", action="store_true", help="measure in this process, and print JSON")
+    parser.add_argument("--json", type=Path, help="write every number here")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.experts[0], arguments.dim)))
         return
+    result: dict[str, dict[str, float]] = {}
     table = Table(title=f"V = {VOCAB:,}, d = {arguments.dim}, {TOKENS:,} tokens an expert, one thread")
     table.add_column("experts", justify="right")
     first: dict[str, float] = {}
     for experts in arguments.experts:
         command = [sys.executable, __file__, "--one", "--experts", str(experts), "--dim", str(arguments.dim)]
         measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        result[str(experts)] = measured
         if not first:
             first = measured
             for name in measured:
                 table.add_column(name, justify="right")
         cells = [f"{v:.4g} ({v / first[n]:.2f}x)" if n.endswith("µs") else f"{v:.3g}" for n, v in measured.items()]
         table.add_row(f"{experts:,}", *cells)
-    Console(width=150).print(table)
+    Console(width=200).print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

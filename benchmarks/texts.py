@@ -1,4 +1,4 @@
-"""Text to measure on: the quickstart's domains or a file of prompts, a part held out, and routers fitted on the rest."""
+"""Text to measure on: the quickstart's domains or a file of prompts, a part held out; routers fitted on the rest."""
 
 import json
 from pathlib import Path
@@ -97,7 +97,7 @@ def compiled_ridges(router: RidgeRouter, folder: Path) -> dict[str, CompiledRout
     compiled = {}
     for selector in ("majority", "entropy_top_k", "mean"):
         router.put(router.chosen() | {"selector": selector, "k": K if selector == "entropy_top_k" else None})
-        compiled[selector] = compiled_router(router.with_selector(selector), folder / selector)  # type: ignore[arg-type]
+        compiled[selector] = compiled_router(router.with_selector(selector), folder / selector)
     return compiled
 
 

@@ -96,7 +96,13 @@ class Kolmo(Rival):
 
     def remove(self, name: str) -> None:
         router = self._router
-        kept_by = (router.domains, router.mapping, router._dictionaries, router._compressors, router._compressed_dict_sizes)
+        kept_by = (
+            router.domains,
+            router.mapping,
+            router._dictionaries,
+            router._compressors,
+            router._compressed_dict_sizes,
+        )
         for kept in kept_by:
             del kept[name]
 
@@ -125,12 +131,7 @@ class Encoder:
         if deberta is not None:
             from transformers import DebertaV2Config, DebertaV2Model  # noqa: PLC0415
 
-            config = DebertaV2Config(
-                vocab_size=128_100, relative_attention=True, position_buckets=256, norm_rel_ebd="layer_norm",
-                share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0,
-                **deberta,
-            )  # fmt: skip
-            network = DebertaV2Model(config).eval()
+            network = DebertaV2Model(DebertaV2Config.from_dict({**DEBERTA, **deberta})).eval()
             self.tokenize = lambda text: self._tokenizer(text, truncation=True, max_length=512, return_tensors="pt")
 
             def embed(texts: Sequence[str]) -> np.ndarray:
@@ -236,7 +237,7 @@ def free_encoder() -> Any:
 
     ready = np.random.default_rng(0).normal(size=(64, 384)).tolist()
 
-    class Free(DenseEncoder):  # type: ignore[misc]
+    class Free(DenseEncoder):
         name: str = "free"
 
         def __call__(self, docs: list[Any]) -> list[list[float]]:
@@ -261,6 +262,10 @@ def seconds(function: Callable[[Any], object], value: Any) -> float:
     return (time.perf_counter_ns() - start) / 1e9
 
 
+DEBERTA = {
+    "vocab_size": 128_100, "relative_attention": True, "position_buckets": 256, "norm_rel_ebd": "layer_norm",
+    "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0,
+}  # fmt: skip
 SMALL = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 3072}
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 RIVALS: dict[str, Callable[[], Rival]] = {

@@ -1,0 +1,231 @@
+"""The tables of `make bench`: the rivals side by side, what was aimed at and reached, experts, and the gateway."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+Numbers = dict[str, Any]
+LENGTHS = ("80", "400", "2000", "8000")
+WINDOWED = "majority, window"
+# Key in the parts' numbers and name in the tables; where times are those of another key, that one comes third.
+ROUTERS = (
+    ("majority", "**IR3DE**, ridge by majority"),
+    ("entropy_top_k", "IR3DE, ridge by entropy top-50"),
+    ("mean", "IR3DE, ridge by mean"),
+    ("smoothed_bayes", "**IR3DE**, counts smoothed by the ridge"),
+    ("kolmo", "kolmo: zstd dictionaries"),
+    ("aurelio", "aurelio semantic-router on MiniLM"),
+    ("aurelio_free", "aurelio, an encoder that takes no time"),
+    ("minilm_knn", "MiniLM and kNN"),
+    ("deberta_small", "encoder of DeBERTa-v3-small's size"),
+    ("deberta_large", "encoder of DeBERTa-v3-large's size"),
+)
+SAME_TABLE = {"smoothed_bayes": "mean"}  # decides by a table of the same form, so in the same time
+ENCODERS = {"minilm_knn": "MiniLM and kNN", "deberta_small": "DeBERTa-v3-small's size"}
+KOLMO = {"80": 0.3, "400": 0.5, "2000": 0.9, "8000": 0.5}
+IDS = {"majority": 2.0, "entropy_top_k": 5.0, "mean": 6.0}  # µs at 230 tokens
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title; the first column is text."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was aimed at: ``measured`` is to be at most, or at least, ``bound``."""
+
+    what: str
+    measured: float
+    bound: float
+    at_most: bool
+    unit: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether it was reached."""
+        return self.measured <= self.bound if self.at_most else self.measured >= self.bound
+
+    def cells(self) -> list[str]:
+        """Return the row of a table."""
+        sign = "≤" if self.at_most else "≥"
+        return [
+            self.what,
+            f"{number(self.measured)}{self.unit}",
+            f"{sign} {self.bound:g}{self.unit}",
+            "yes" if self.met else "no",
+        ]
+
+
+def targets(result: Numbers) -> list[Target]:
+    """Return what was aimed at, and what was reached."""
+    ids, text = result["decisions"]["ids"], result["decisions"]["text"]
+    found = [
+        Target(f"ids to decision, 230 tokens, {name}", ids["one_prompt"]["230"][name], bound, True, " µs")
+        for name, bound in IDS.items()
+    ]
+    batch = ids["batch"]
+    found.append(
+        Target("16 × 1,024 ids: published formula / ours", batch["published"] / batch["compiled"], 200, False, "×")
+    )
+    for name, row in result["decisions"]["batches"].items():
+        what = f"what {name} adds to the tokenizer, batches of 2,000 characters"
+        found.append(Target(what, row["added_percent"], 15, True, "%"))
+    for length, bound in KOLMO.items():
+        ours = WINDOWED if length == "8000" else "majority"
+        what = f"text to decision, {int(length):,} characters, {ours} / kolmo"
+        found.append(Target(what, text[length][ours]["best"] / text[length]["kolmo"]["best"], bound, True))
+    agreement = text["8000"]["agreement"]["majority"]
+    found.append(
+        Target("the window's decision is the full one's, 8,000 characters, majority", agreement, 99, False, "%")
+    )
+    for length in LENGTHS:
+        own = own_time(text[length])
+        what = f"own time at {int(length):,} characters: aurelio's beyond the encoder / ours beyond the tokenizer"
+        found.append(Target(what, text[length]["aurelio_free"]["best"] / own, 50, False, "×"))
+    for length in LENGTHS:
+        for name, shown in ENCODERS.items():
+            ratio = text[length][name]["best"] / text[length]["majority"]["best"]
+            found.append(
+                Target(f"text to decision, {int(length):,} characters: {shown} / majority", ratio, 1000, False, "×")
+            )
+    return found
+
+
+def own_time(row: Numbers) -> float:
+    """Return the microseconds that scoring and deciding take, beside tokenizing."""
+    stages = row["stages"]["majority"]
+    return float(stages["scoring"] + stages["deciding"])
+
+
+def rivals(result: Numbers) -> Table:
+    """Return the rivals side by side."""
+    text, sets = result["decisions"]["text"], measured_sets(result)
+    times = [f"µs, {int(length):,} characters" for length in LENGTHS]
+    columns = ["router", *times, *(f"accuracy %, {title}" for title in sets), "add a domain, s", "remove it, s"]
+    rows = []
+    for key, name in ROUTERS:
+        timed = SAME_TABLE.get(key, key)
+        cells = [f"{number(text[length][timed]['p50'])} / {number(text[length][timed]['p99'])}" for length in LENGTHS]
+        for routers in sets.values():
+            found = routers.get(key)
+            cells.append("" if found is None else shown_accuracy(found["accuracy"]))
+        changes = next(iter(sets.values())).get(key, {})
+        cells += [number(changes[what]) if what in changes else "" for what in ("add_seconds", "remove_seconds")]
+        rows.append([name, *cells])
+    return Table("From text to a decision, median / 99th percentile; accuracy with 95% interval", columns, rows)
+
+
+def measured_sets(result: Numbers) -> dict[str, Numbers]:
+    """Return the routers' figures by the set of texts that they were measured on."""
+    return {title: one["routers"] for title, one in result["accuracy"].items()}
+
+
+def shown_accuracy(accuracy: Numbers) -> str:
+    """Return an accuracy with its interval."""
+    low, high = accuracy["interval"]
+    return f"{accuracy['mean']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def fit(result: Numbers) -> Table:
+    """Return the fit against the stream."""
+    rows = []
+    for tokens, row in result["fit"].items():
+        ours = row["counting_seconds"] + row["gram_and_solve_seconds"]
+        cells = [f"{ours:.2f}", f"{row['streamed_seconds']:.1f}", f"{row['streamed_seconds'] / ours:.0f}×"]
+        rows.append([f"{int(tokens):,}", *cells, f"{row['relative_difference']:.0e}"])
+    return Table("Fit", ["tokens a domain", "from counts, s", "streamed, s", "ratio", "W differs by"], rows)
+
+
+def stages(result: Numbers) -> Table:
+    """Return where the time of a decision goes."""
+    text, order = result["decisions"]["text"], ("tokenizing", "encoding", "scoring", "deciding")
+    rows = []
+    for key, name in ROUTERS:
+        found = [text[length]["stages"].get(key) for length in LENGTHS]
+        if all(found):
+            rows.append([name, *(" + ".join(number(one[s]) if s in one else "-" for s in order) for one in found)])
+    columns = ["router", *(f"{int(length):,} characters" for length in LENGTHS)]
+    return Table("Tokenizing + encoding + scoring + deciding, µs", columns, rows)
+
+
+def experts(result: Numbers) -> Table:
+    """Return decisions against the number of experts."""
+    names = ("majority", "entropy_top_k", "mean")
+    columns = ["experts", *(f"{name}, {unit}" for name in names for unit in ("µs", "MiB")), "fit, s"]
+    rows = [
+        [
+            f"{int(key):,}",
+            *(number(row[f"compiled {name} {unit}"]) for name in names for unit in ("µs", "MiB")),
+            number(row["fit s"]),
+        ]
+        for key, row in result["experts"].items()
+    ]
+    return Table(
+        "The compiled router against the number of experts: 256 tokens, 128,256 vocabulary entries", columns, rows
+    )
+
+
+def gateway(result: Numbers) -> Table:
+    """Return what the gateway adds to an upstream."""
+    rows = []
+    for think, by_clients in result["gateway"].items():
+        for clients, ways in by_clients.items():
+            for way, row in ways.items():
+                base = ways["upstream alone, streamed" if "streamed" in way else "upstream alone"]
+                if row is base:
+                    continue
+                added = [f"{row[f'p{q}_ms'] - base[f'p{q}_ms']:+.1f}" for q in (50, 99)]
+                rates = f"{row['requests_per_second']:,.0f} of {base['requests_per_second']:,.0f}"
+                rows.append([f"{clients} clients, an upstream that takes {think}: {way}", *added, rates])
+    columns = ["", "added at p50, ms", "at p99, ms", "requests/s, of the upstream's alone"]
+    return Table("The gateway", columns, rows)
+
+
+def tables(result: Numbers) -> list[Table]:
+    """Return all tables."""
+    reached = Table("Aims", ["", "measured", "aim", "met"], [one.cells() for one in targets(result)])
+    return [rivals(result), reached, stages(result), fit(result), experts(result), gateway(result)]
+
+
+def markdown(result: Numbers) -> str:
+    """Return the report as Markdown."""
+    facts = result["machine"]
+    packages = ", ".join(f"{name} {facts[name]}" for name in facts if name not in ("processor", "cores"))
+    others = ", ".join(sorted(set(result["decisions"]["versions"].values())))
+    lines = ["# Benchmarks", "", f"{facts['processor']}, {facts['cores']} cores; {packages}; {others}.", ""]
+    for table in tables(result):
+        lines += [f"## {table.title}", "", f"| {' | '.join(table.columns)} |"]
+        lines += [f"| --- |{' ---: |' * (len(table.columns) - 1)}"]
+        lines += [f"| {' | '.join(row)} |" for row in table.rows]
+        lines += [""]
+    return "\n".join([*lines, "![decisions](decisions.png)", "", "![serving](serving.png)", ""])
+
+
+def print_report(result: Numbers) -> None:
+    """Print the first two tables."""
+    out = Console(width=170, highlight=False)
+    for table in tables(result)[:2]:
+        shown = RichTable(title=table.title)
+        for i, column in enumerate(table.columns):
+            shown.add_column(column, justify="right" if i else "left", overflow="fold")
+        for row in table.rows:
+            shown.add_row(*(cell.replace("**", "") for cell in row))
+        out.print(shown)
+    aims = targets(result)
+    out.print(f"{sum(one.met for one in aims)} of {len(aims)} aims met")
+
+
+def number(value: float) -> str:
+    """Return a number with about three digits."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}"
