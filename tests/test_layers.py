@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = {
-    "types": 0, "files": 0, "console": 0, "rank_watch": 0,
+    "types": 0, "files": 0, "console": 0, "rank_watch": 0, "hub_repositories": 0,
     "functional": 1, "pretrained": 1, "strategy": 1, "isolation": 1,
     "statistics": 2, "experts": 2, "metrics": 2,
     "data": 3, "routers": 3, "serving": 3,

@@ -8,8 +8,10 @@ import numpy as np
 
 from ir3de.compiling.alarm import compile_alarm
 from ir3de.compiling.calibrate import calibrate
+from ir3de.hub_repositories import hub_id
 from ir3de.pretrained.tokenizer import DEFINITION, TextTokenizer
 from ir3de.routers import RidgeRouter, TokenTableRouter, load_router
+from ir3de.routers.hub import router_folder
 from ir3de.serving.alarm import FOLDER as ALARM
 from ir3de.serving.artifact import FOLDER, array_bytes, read_config, write_compiled
 from ir3de.serving.byte_pairs import NoBytePairs, byte_pairs
@@ -25,14 +27,16 @@ def compile_router(router: str, *, into: str | None = None) -> Path:
     """Compile a saved router to tables that route with NumPy and its tokenizer alone; return their folder.
 
     Args:
-        router: The saved router's folder.
+        router: The saved router's folder, or the hub's owner/name.
         into: The compiled router's folder; the folder `compiled` in the router's, if it is not given.
 
     Raises:
-        FileNotFoundError: if the folder is no saved router.
-        ValueError: if it is damaged, or is no table over a vocabulary.
+        FileNotFoundError: if the folder is no saved router, or the hub does not give one.
+        ValueError: if it is damaged, is no table over a vocabulary, or is one of the hub and there is no `into`.
     """
-    source = Path(router)
+    source = router_folder(router)
+    if into is None and hub_id(router) is not None:
+        raise ValueError(f"The router `{router}` is one of the hub. Say with --into where its compiled form is to be.")
     loaded = load_router(source)
     if not isinstance(loaded, TokenTableRouter):
         raise ValueError(

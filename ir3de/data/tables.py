@@ -10,6 +10,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
 from ir3de.data.fields import JSON_SUFFIXES, Messages, check_field, file_values, texts
+from ir3de.data.hub_cache import load_hub_dataset
 from ir3de.data.rows import COMPRESSIONS, decompressed, json_rows
 from ir3de.data.sources import (
     TEXT_SUFFIXES,
@@ -100,7 +101,7 @@ class HubDataset(TextSource):
 
     def _load(self) -> Any:
         try:
-            return datasets.load_dataset(self.name, self.config, split=self.split, revision=self.revision)
+            return load_hub_dataset(self.name, self.config, split=self.split, revision=self.revision)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"Expected the data set `{self.name}` (config {self.config}, split `{self.split}`) on the hub or in its"

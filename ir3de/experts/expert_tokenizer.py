@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ir3de.hub_repositories import check_connection
 from ir3de.pretrained.locate import local_path, unreachable
 from ir3de.pretrained.tokenizer import DEFINITION, END_OF_TEXT, TextTokenizer
 
@@ -46,6 +47,8 @@ def _of_transformers(source: str, path: Path | None) -> PreTrainedTokenizerBase:
         if path is not None and path.is_file():
             loaded = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         else:
+            if path is None:
+                check_connection(source)
             loaded = AutoTokenizer.from_pretrained(str(path or source))
     except (OSError, ValueError, ImportError) as error:
         where = unreachable(source) if path is None else f"`{source}` holds no tokenizer that transformers can read."

@@ -1,12 +1,14 @@
-"""Admins' calls: experts are added and removed, the config is read again; every address stays the config's."""
+"""Admins' calls: experts come and go, the config is read again, drift is told; every address stays the config's."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
 from ir3de.gateway.errors import ApiError, json_response
 from ir3de.gateway.keys import ADMIN_KEYS, Keys
+from ir3de.gateway.live_traffic import LiveTraffic
 from ir3de.gateway.reading import read_object
 from ir3de.gateway.roster import Roster
 from ir3de.gateway.settings import Place
@@ -21,12 +23,14 @@ class Admin:
         roster: What is served.
         keys: Who may call.
         reload: Reads the config and the router again.
+        traffic: What has counted prompts.
     """
 
-    def __init__(self, roster: Roster, keys: Keys, reload: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, roster: Roster, keys: Keys, reload: Callable[[], Awaitable[None]], traffic: LiveTraffic) -> None:
         self._roster = roster
         self._keys = keys
         self._reload = reload
+        self._traffic = traffic
 
     def routes(self) -> list[web.RouteDef]:
         """Return the endpoints."""
@@ -35,6 +39,7 @@ class Admin:
             web.put("/admin/experts/{name:.+}", self._add),
             web.delete("/admin/experts/{name:.+}", self._remove),
             web.post("/admin/reload", self._read_again),
+            web.get("/admin/drift", self._drift),
         ]
 
     async def _experts(self, request: web.Request) -> web.Response:
@@ -65,6 +70,19 @@ class Admin:
         except (ValueError, OSError) as error:
             raise ApiError(400, "invalid_config", str(error)) from None
         return self._shown()
+
+    async def _drift(self, request: web.Request) -> web.Response:
+        self._check(request)
+        router, folder = self._roster.served.router, self._roster.settings.traffic
+        if folder is None:
+            raise ApiError(404, "no_traffic", "Prompts are not counted: the config does not set `traffic`.")
+        try:
+            found = await self._traffic.drift(folder, router)
+        except ValueError as error:
+            raise ApiError(409, "no_comparison", str(error)) from None
+        except OSError as error:
+            raise ApiError(500, "traffic_not_written", f"The counts of prompts cannot be written: {error}.") from None
+        return json_response({"router": router.identity, **asdict(found)})
 
     def _check(self, request: web.Request) -> None:
         if not self._keys.admin_possible:

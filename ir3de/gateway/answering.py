@@ -11,8 +11,9 @@ from urllib.parse import quote
 from aiohttp import web
 
 from ir3de.gateway.answers import Ask, AskRefused, Endpoint, ExpertFailed, Stream, Whole
-from ir3de.gateway.decision import Decision, decide, text_of
+from ir3de.gateway.decision import Decision, decide, text_of, why_none
 from ir3de.gateway.errors import ApiError
+from ir3de.gateway.live_traffic import LiveTraffic
 from ir3de.gateway.metrics import NOBODY, Metrics
 from ir3de.gateway.reading import read_ask
 from ir3de.gateway.relay import relay
@@ -20,6 +21,7 @@ from ir3de.gateway.reports import Reports
 from ir3de.gateway.roster import Roster
 from ir3de.gateway.served import Served
 from ir3de.gateway.settings import AUTO
+from ir3de.serving.traffic import USUAL
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,15 +48,18 @@ class Course:
             found["X-IR3DE-Decision-Microseconds"] = f"{1e6 * self.decision.seconds:.1f}"
             if self.decision.route.confidence is not None:
                 found["X-IR3DE-Confidence"] = f"{self.decision.route.confidence:.4f}"
+            if self.decision.route.p_value is not None:
+                found["X-IR3DE-P-Value"] = f"{self.decision.route.p_value:.6f}"
         return found
 
 
 class Answering:
-    """Answers requests from what the roster serves."""
+    """Answers requests from what the roster serves, and has prompts counted where the config says so."""
 
-    def __init__(self, roster: Roster, metrics: Metrics) -> None:
+    def __init__(self, roster: Roster, metrics: Metrics, traffic: LiveTraffic) -> None:
         self._roster = roster
         self._metrics = metrics
+        self._traffic = traffic
         self._reports = Reports(_LOG)
         self._running = 0
         self.stopping = False
@@ -96,17 +101,23 @@ class Answering:
                 response.headers.update(course.headers())
                 return response
 
-    async def decide(self, served: Served, ask: Ask) -> Decision:
-        """Return where a request for ``auto`` goes.
+    async def decide(self, served: Served, ask: Ask, *, counted: bool) -> Decision:
+        """Return where a request for ``auto`` goes; ``counted`` says whether its prompt is live traffic.
 
         Raises:
             ApiError: if there is nothing to route on.
         """
         settings = self._roster.settings
         text = text_of(ask.body, ask.endpoint, settings.route_on)
-        decision = await decide(served.router, text, served=served.members, fallback=settings.fallback)
+        decision, ids_T = await decide(served.router, text, served=served.members, fallback=settings.fallback)
         self._metrics.decision_seconds.observe(decision.seconds)
         self._metrics.decisions.labels(decision.first).inc()
+        p_value = decision.route.p_value
+        if p_value is not None:
+            if p_value < USUAL:
+                self._metrics.unusual.labels(decision.first).inc()
+            if counted and settings.traffic is not None:
+                self._traffic.count(settings.traffic, served.router, ids_T, decision.route)
         return decision
 
     async def _asked(self, ask: Ask, course: Course) -> Whole | Stream:
@@ -136,13 +147,11 @@ class Answering:
                 shown = ", ".join(sorted(served.members)[:20])
                 raise ApiError(404, "model_not_found", f"There is no such model. There are: {AUTO}, {shown}.")
             return [model]
-        course.decision = decision = await self.decide(served, ask)
+        course.decision = decision = await self.decide(served, ask, counted=True)
         if not decision.order:
             if decision.route.expert is None:
-                raise ApiError(
-                    422, "no_expert", f"None of the experts fits: confidence {decision.route.confidence:.3f}"
-                    f" is below {served.router.threshold}.",
-                )  # fmt: skip
+                why = why_none(decision.route, served.router.bounds)
+                raise ApiError(422, "no_expert", f"None of the experts fits: {why}.")
             raise ApiError(503, "no_expert_served", "None of the router's experts is served.", retry_after=1)
         return served.in_turn(decision.order, time.monotonic())
 

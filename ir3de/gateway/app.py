@@ -69,7 +69,7 @@ class Interface:
         body = await read_object(request, self._roster.settings.limits)
         served = self._roster.served
         ask = Ask("chat/completions" if "messages" in body else "completions", body, request_id_of(request))
-        decision = await self._answering.decide(served, ask)
+        decision = await self._answering.decide(served, ask, counted=False)
         found = route_as_dict(served.router, decision.route)
         found["expert"] = decision.order[0] if decision.order else None
         microseconds = round(1e6 * decision.seconds, 1)

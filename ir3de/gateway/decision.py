@@ -11,8 +11,10 @@ import numpy as np
 from ir3de.gateway.answers import Endpoint
 from ir3de.gateway.errors import ApiError
 from ir3de.gateway.settings import RouteOn
+from ir3de.serving.bounds import Bounds
 from ir3de.serving.compiled import CompiledRouter, Route
 
+Array = np.ndarray
 _AT_ONCE = 20_000  # characters that are read in about a millisecond; more are read beside the event loop
 
 
@@ -74,19 +76,33 @@ def _prompt_text(prompt: Any) -> str:
     )
 
 
-async def decide(router: CompiledRouter, text: str, *, served: Collection[str], fallback: str | None) -> Decision:
-    """Return where a text goes; below the router's threshold that begins with ``fallback``, or is nowhere.
+async def decide(
+    router: CompiledRouter, text: str, *, served: Collection[str], fallback: str | None
+) -> tuple[Decision, Array]:
+    """Return where a text goes, and its token ids; out of the router's bounds it goes to ``fallback``, or nowhere.
 
     Raises:
         ApiError: if the text has no token.
     """
     start = time.perf_counter()
     try:
-        route = router.route(text) if len(text) <= _AT_ONCE else await asyncio.to_thread(router.route, text)
+        ids_T, route = await asyncio.to_thread(_read, router, text) if len(text) > _AT_ONCE else _read(router, text)
     except ValueError as error:
         raise ApiError(400, "nothing_to_route", f"{error} Name a model in the place of `auto`.") from None
     names = router.expert_names
     order = [names[i] for i in np.argsort(-route.scores, kind="stable").tolist() if names[i] in served]
     if route.expert is None:
         order = [fallback, *(name for name in order if name != fallback)] if fallback in served else []
-    return Decision(order, names[route.expert_index], route, time.perf_counter() - start)
+    return Decision(order, names[route.expert_index], route, time.perf_counter() - start), ids_T
+
+
+def why_none(route: Route, bounds: Bounds) -> str:
+    """Return why none of the experts fits."""
+    if route.none_because == "unusual":
+        return f"the prompt is unusual for all of them: p-value {route.p_value:.3g} is not above {bounds.alarm:g}"
+    return f"confidence {route.confidence:.3f} is below {bounds.threshold}"
+
+
+def _read(router: CompiledRouter, text: str) -> tuple[Array, Route]:
+    reading = router.read(text)
+    return reading.ids_T, router.route_reading(reading)

@@ -3,6 +3,8 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from ir3de.serving.traffic import USUAL
+
 NOBODY = ""
 _DECISION_BUCKETS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 0.05, 0.5)
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -20,6 +22,9 @@ class Metrics:
         )
         self.decisions = Counter(
             "ir3de_decisions", "Decisions of the router by the expert it chose.", ["expert"], registry=registry
+        )
+        self.unusual = Counter(
+            "ir3de_unusual", f"Decisions with a p-value of the alarm below {USUAL}.", ["expert"], registry=registry
         )
         self.decision_seconds = Histogram(
             "ir3de_decision_seconds", "From text to decision.", buckets=_DECISION_BUCKETS, registry=registry

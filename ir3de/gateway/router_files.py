@@ -9,39 +9,55 @@ from pathlib import Path
 
 from ir3de.gateway.metrics import Metrics
 from ir3de.gateway.settings import GatewaySettings
+from ir3de.hub_repositories import hub_id
+from ir3de.serving.alarm import FOLDER as ALARM
 from ir3de.serving.artifact import CONFIG, FOLDER
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.source import compiled_folder
 
 _LOG = logging.getLogger(__name__)
-_COMPILE = "import sys; from ir3de.compiling.router import compile_router; compile_router(sys.argv[1])"
+_COMPILE = "import os, sys; os.nice(10); from ir3de.compiling.router import compile_router; compile_router(sys.argv[1])"
+_WATCHED = (CONFIG, f"{ALARM}/{CONFIG}")  # of a compiled router; the alarm is written last
 _AGAIN_SECONDS = 30.0  # after which a change that could not be read is tried again
 
 
-async def load_router(settings: GatewaySettings) -> CompiledRouter:
-    """Return the config's router, compiled if it is not, or no more.
+async def load_router(settings: GatewaySettings, *, like: CompiledRouter | None = None) -> CompiledRouter:
+    """Return the config's router, compiled if it is not, or no more; ``like`` is the one in whose place it comes.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is none, or no alarm where one is needed.
         ValueError: if it is damaged, cannot be compiled, or has no confidence to hold against the threshold.
     """
-    path = Path(settings.router)
-    folder = await asyncio.to_thread(compiled_folder, path)
+    folder = await asyncio.to_thread(compiled_folder, settings.router)
     if folder is None:
+        path = Path(settings.router)
         await _compile(path)
         folder = await asyncio.to_thread(compiled_folder, path) or path / FOLDER
     router = await asyncio.to_thread(
-        lambda: CompiledRouter.load(folder, window=settings.window, threshold=settings.threshold)
+        lambda: CompiledRouter.load(
+            folder, window=settings.window, threshold=settings.threshold, alarm=settings.alarm_level, like=like
+        )
     )
-    if router.not_fast is not None:
+    if router.not_fast is not None and (like is None or router.reader is not like.reader):
         _LOG.info("text is read by the package tokenizers: %s", router.not_fast)
+    if router.deaf is not None and (like is None or router.deaf != like.deaf):
+        _LOG.warning("%s", router.deaf)
+    if hub_id(settings.router) is not None:
+        commit = folder.parent.name
+        _LOG.info("%s is at commit %s; POST /admin/reload looks for a newer one", settings.router, commit)
     return router
 
 
 async def watch(
-    settings: Callable[[], GatewaySettings], put: Callable[[CompiledRouter], Awaitable[None]], metrics: Metrics
+    settings: Callable[[], GatewaySettings],
+    served: Callable[[], CompiledRouter],
+    put: Callable[[CompiledRouter], Awaitable[None]],
+    metrics: Metrics,
 ) -> None:
-    """Load the router again whenever it has changed on disk, for ever; one that cannot be read changes nothing."""
+    """Load the router again whenever it has changed on disk, for ever; one that cannot be read changes nothing.
+
+    One of the hub has no files here that could change: it is not watched.
+    """
     loop = asyncio.get_running_loop()
     seen, again = signature(Path(settings().router)), None
     while True:
@@ -51,7 +67,7 @@ async def watch(
             continue
         seen, again = now, None
         try:
-            router = await load_router(settings())
+            router = await load_router(settings(), like=served())
             await put(router)
         except (ValueError, OSError) as error:
             metrics.reloads.labels("failed").inc()
@@ -65,7 +81,7 @@ async def watch(
 def signature(router: Path) -> tuple[object, ...]:
     """Return what changes with a router on disk."""
     found: list[object] = []
-    for path in (router / "config.json", router / CONFIG, router / FOLDER / CONFIG):
+    for path in (router / "config.json", *(folder / name for folder in (router, router / FOLDER) for name in _WATCHED)):
         try:
             about = path.stat()
         except OSError:

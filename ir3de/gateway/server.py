@@ -14,6 +14,7 @@ from ir3de.gateway.answering import Answering
 from ir3de.gateway.answers import Expert
 from ir3de.gateway.app import Interface, build_app
 from ir3de.gateway.keys import Keys
+from ir3de.gateway.live_traffic import LiveTraffic, prepare_folder
 from ir3de.gateway.metrics import Metrics
 from ir3de.gateway.roster import Roster
 from ir3de.gateway.router_files import load_router, watch
@@ -51,7 +52,8 @@ class Gateway:
         self._session: aiohttp.ClientSession | None = None
         self._answering: Answering | None = None
         self._runner: web.AppRunner | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._traffic = LiveTraffic()
+        self._watching: list[asyncio.Task[None]] = []
         self.address = ""
 
     @property
@@ -72,6 +74,7 @@ class Gateway:
         roster = Roster(
             settings, session=self._session, environment=self._environment, metrics=metrics, load_local=self._load_local
         )
+        await self._prepare(settings)
         await roster.put_settings(settings, await load_router(settings))
         if not roster.served.members:
             raise ValueError(f"Expected at least one expert to serve, but got none: {roster.missing}.")
@@ -79,13 +82,14 @@ class Gateway:
             raise ValueError(
                 f"Expected the fallback to be one of {sorted(roster.served.members)}, but got `{settings.fallback}`."
             )
-        self._answering = Answering(roster, metrics)
+        self._answering = Answering(roster, metrics, self._traffic)
 
         async def reload() -> None:
             found = await asyncio.to_thread(self._read_again)
-            await roster.put_settings(found, await load_router(found))
+            await self._prepare(found)
+            await roster.put_settings(found, await load_router(found, like=roster.served.router))
 
-        admin = Admin(roster, self._keys, reload)
+        admin = Admin(roster, self._keys, reload, self._traffic)
         app = build_app(Interface(roster, self._answering, metrics, self._keys), admin)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, keepalive_timeout=_IDLE_SECONDS, auto_decompress=False,
@@ -96,13 +100,15 @@ class Gateway:
         await web.SockSite(self._runner, listening, backlog=_BACKLOG).start()
         host, port = listening.getsockname()[:2]
         self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._watching = asyncio.create_task(watch(lambda: roster.settings, roster.put_router, metrics))
+        watching = watch(lambda: roster.settings, lambda: roster.served.router, roster.put_router, metrics)
+        saving = self._traffic.save_every(lambda: roster.settings.traffic_seconds)
+        self._watching = [asyncio.create_task(watching), asyncio.create_task(saving)]
 
     async def stop(self) -> None:
         """Accept nothing new, let what is being answered be answered, and close."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for watching in self._watching:
+            watching.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._runner is not None:
             for site in list(self._runner.sites):
                 await site.stop()
@@ -110,8 +116,16 @@ class Gateway:
                 self._answering.stopping = True  # answers close their connections from now on
                 await self._until_idle(self._answering)
             await self._runner.cleanup()
+        try:
+            await self._traffic.save()
+        except OSError as error:
+            _LOG.warning("the last counts of prompts are lost: %s", error)
         if self._session is not None:
             await self._session.close()
+
+    async def _prepare(self, settings: GatewaySettings) -> None:
+        if settings.traffic is not None:
+            await asyncio.to_thread(prepare_folder, settings.traffic)
 
     async def _until_idle(self, answering: Answering) -> None:
         loop = asyncio.get_running_loop()
@@ -123,8 +137,13 @@ class Gateway:
 
     def _load_local(self, name: str, source: str) -> Expert:
         if self._local is None:
-            from ir3de.gateway.local_bank import LocalBank  # noqa: PLC0415 - loads torch, for local experts alone
-
+            try:
+                from ir3de.gateway.local_bank import LocalBank  # noqa: PLC0415 - loads torch, for local experts alone
+            except ImportError as error:
+                raise ValueError(
+                    f"The expert `{name}` is local, which needs the package {error.name}. Run `pip install ir3de`, or"
+                    " serve it from an upstream."
+                ) from error
             self._local = LocalBank(self._settings.local)
         _LOG.info("loading the expert %s from %s", name, source)
         expert: Expert = self._local.load(name, source)

@@ -120,7 +120,8 @@ class GatewaySettings:
     """The gateway's config.
 
     Args:
-        router: The router's folder: a saved one (compiled when that is needed), or a compiled one.
+        router: The router's folder: a saved one (compiled when that is needed), or a compiled one. Or the hub's
+            `owner/name` or `owner/name@revision`, which is not watched.
         upstreams: Endpoints by name.
         experts: Where each expert is, by name.
         others: Where those experts of the router are that `experts` does not name: their names are models of this
@@ -128,7 +129,10 @@ class GatewaySettings:
         route_on: What of a conversation is routed: the user's messages, the last one of them, or all messages.
         window: What is read of a longer prompt, to route it; everything, if not given.
         threshold: Below this confidence none of the experts is right ...
-        fallback: ... and this one answers; without it the request is refused (422).
+        alarm: ... and with this p-value or a lower one the prompt is unusual for all of them; 0 just tells the p-value.
+        fallback: Who answers then; without it the request is refused (422).
+        traffic: The folder where prompts for `auto` are counted for the watch over drift, without their text.
+        traffic_seconds: How often the counts are written there; they are written at the stop, too.
         host: The address to listen on.
         port: The port to listen on.
         open_to_all: Whether to listen beyond this machine without client keys.
@@ -144,7 +148,10 @@ class GatewaySettings:
     route_on: RouteOn = "user"
     window: Window | None = None
     threshold: float | None = None
+    alarm: float | None = None
     fallback: str | None = None
+    traffic: str | None = None
+    traffic_seconds: float = 60.0
     host: str = "127.0.0.1"
     port: int = 8080
     open_to_all: bool = False
@@ -163,10 +170,19 @@ class GatewaySettings:
                 )
         if not self.experts and self.others is None:
             raise ValueError("Expected `experts` or `others` to say where the experts are, but got neither.")
-        if self.fallback is not None and self.threshold is None:
-            raise ValueError(f"The fallback `{self.fallback}` is for what is below a threshold. Set `threshold`, too.")
-        if self.watch_seconds <= 0:
-            raise ValueError(f"Expected `watch_seconds` to be above 0, but got {self.watch_seconds}.")
+        if self.fallback is not None and self.threshold is None and self.alarm is None:
+            raise ValueError(
+                f"The fallback `{self.fallback}` is for what is below a threshold, or unusual. Set `threshold` or"
+                " `alarm`, too."
+            )
+        for name in ("watch_seconds", "traffic_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
+
+    @property
+    def alarm_level(self) -> float | None:
+        """The level of the alarm that the router is loaded with: prompts are counted with one, too."""
+        return 0.0 if self.alarm is None and self.traffic is not None else self.alarm
 
 
 def check_expert(name: str, place: Place, upstreams: Mapping[str, Upstream]) -> None:

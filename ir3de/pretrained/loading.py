@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from ir3de.hub_repositories import check_connection
 from ir3de.pretrained.locate import local_path, unreachable
 from ir3de.pretrained.sentencepiece_model import SUFFIX, needs_sentencepiece, restore_normalizer
 from ir3de.pretrained.tokenizer import TextTokenizer
@@ -30,6 +31,8 @@ def _load(source: str, path: Path | None, modified: int) -> TextTokenizer:
         if path is not None and path.is_file():
             loaded = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         else:
+            if path is None:
+                check_connection(source)
             loaded = AutoTokenizer.from_pretrained(str(path or source))
     except ImportError as error:
         raise ValueError(f"Reading `{source}` needs the package gguf. Run `pip install 'ir3de[gguf]'`.") from error

@@ -3,14 +3,15 @@
 from importlib import metadata
 from pathlib import Path
 
-from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import (
+from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is that of its own httpx
     EntryNotFoundError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
 )
+
+from ir3de.hub_repositories import download
 
 PACKAGE_PREFIX = "package:"
 
@@ -44,14 +45,14 @@ def fetch(repository: str, file: str) -> Path | None:
         ValueError: if the repository cannot be reached or does not exist.
     """
     try:
-        return Path(hf_hub_download(repository, file))
+        return download(repository, file)
     except LocalEntryNotFoundError as error:  # neither cached nor reachable; a subclass of the next one
         if try_to_load_from_cache(repository, file) is _CACHED_NO_EXIST:  # it was asked for before, and is not there
             return None
         raise ValueError(unreachable(repository)) from error
     except EntryNotFoundError:
         return None
-    except (OSError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled) as error:
+    except (OSError, HTTPError, HFValidationError) as error:
         raise ValueError(unreachable(repository)) from error
 
 

@@ -2,16 +2,18 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ir3de.routers.hub import REPOSITORY
+from ir3de.hub_repositories import REPOSITORY
 
 CARD = "README.md"
 NOT_TESTED: tuple[str, ...] = ("Not tested yet: run `python main.py test`.",)
+_TABLES = ("RidgeRouter", "NaiveBayesRouter", "SmoothedBayesRouter")  # those that can be compiled
 _METADATA = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 
 
@@ -21,10 +23,12 @@ def router_card(
     *,
     numbers: Sequence[str] = NOT_TESTED,
     metadata: Mapping[str, Any] | None = None,
+    compiled: bool = True,
 ) -> str:
     """Return the card of the router that ``config`` describes and that is read from ``source``.
 
-    ``numbers`` are lines of Markdown; ``metadata`` is put beside what the config tells.
+    ``numbers`` are lines of Markdown; ``metadata`` is put beside what the config tells. ``compiled`` tells whether the
+    compiled form will be there, where there can be one.
     """
     shown = {name: json.dumps(value) for name, value in config["settings"].items()}
     for name, value in config["chosen"].items():
@@ -49,6 +53,7 @@ def router_card(
         'router.route(["your prompt"]).names',
         "```",
         "",
+        *(_without_torch(source) if compiled and config["router"] in _TABLES else []),
         *_experts(config),
         "",
         "| setting | value |",
@@ -84,7 +89,28 @@ def with_metadata(card: str, more: Mapping[str, Any]) -> str:
 
 def read_from(card: str, source: str) -> str:
     """Return a card that says of the router to read it from ``source``."""
-    return re.sub(r'(\.from_pretrained\()"[^"\n]*"', lambda found: f'{found[1]}"{source}"', card, count=1)
+    for pattern, count in ((r"(\.from_pretrained\()", 1), (r"(CompiledRouter\.from_pretrained\()", 0)):
+        card = re.sub(rf'{pattern}"[^"\n]*"', lambda found: f'{found[1]}"{source}"', card, count=count)
+    command = r"(main\.py route --router )(?:'[^'\n]*'|\S+)"
+    return re.sub(command, lambda found: f"{found[1]}{shlex.quote(source)}", card)
+
+
+def _without_torch(source: str) -> list[str]:
+    return [
+        "Compiled to tables (`python main.py compile`), it routes in microseconds without torch and transformers:",
+        "",
+        "```python",
+        "from ir3de.serving import CompiledRouter",
+        "",
+        f'router = CompiledRouter.from_pretrained("{source}")',
+        'router.route("your prompt").expert',
+        "```",
+        "",
+        "```sh",
+        f'python main.py route --router {shlex.quote(source)} "your prompt"',
+        "```",
+        "",
+    ]
 
 
 def _known(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,15 +176,16 @@ class Router(nn.Module, ABC):
     ) -> str:
         """Put the router into the hub's repository ``owner/name``, as one commit, and return the commit's address.
 
-        Its card has no numbers; ``python main.py push`` pushes a saved router with those of its run. ``token`` is that
-        of ``HF_TOKEN`` or of ``hf auth login`` if it is not given.
+        Its card has no numbers, and there is no compiled form; ``python main.py push`` pushes a saved router with both.
+        ``token`` is that of ``HF_TOKEN`` or of ``hf auth login`` if it is not given.
 
         Raises:
             ValueError: if the router is not fitted, there is no token, or the hub refuses.
         """
         self._check_fitted()
         config = self._config()
-        files = {**stored_files(config, self.files()), CARD: router_card(config, repository).encode()}
+        card = router_card(config, repository, compiled=False)
+        files = {**stored_files(config, self.files()), CARD: card.encode()}
         return push_files(repository, files, private=private, message=message, token=token)
 
     def _config(self) -> dict[str, Any]:

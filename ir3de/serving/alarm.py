@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ir3de.functional.surprise import p_value, thinned
-from ir3de.serving.artifact import read_compiled
+from ir3de.functional.surprise import LEAST, p_value, thinned
+from ir3de.serving.artifact import CONFIG, read_compiled, read_config
 from ir3de.serving.tables import MeanTable, as_ids
 from ir3de.serving.traffic import ARRAYS as TRAFFIC
 from ir3de.serving.traffic import Traffic
@@ -43,10 +43,13 @@ class Alarm:
     curves, for each length the excesses of the validation sequences, thinned to it, ascending (``tails``, one length
     after the other), and for each nearest expert, and for all, how rare its sequences are among those (``ranks``).
     ``config`` says of which router it is; ``uncalibrated`` there names experts with too few
-    validation sequences of their own, for which it goes by the others'.
+    validation sequences of their own, for which it goes by the others'. ``usual`` are the arrays of the validation
+    sequences' ``Traffic``; an alarm that was not loaded may have none.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, arrays: Mapping[str, Array], config: Mapping[str, Any], *, usual: Mapping[str, Array] | None = None
+    ) -> None:
         self._surprise_GE = arrays["surprise"]
         self._table = MeanTable(self._surprise_GE)
         self._lengths: list[int] = arrays["lengths"].tolist()
@@ -56,6 +59,7 @@ class Alarm:
         self._tails = _parts(arrays["tails"], arrays["tail_sizes"])
         *own, everyone = _parts(arrays["ranks"], arrays["rank_sizes"])
         self._ranks = [ranks or everyone for ranks in own]
+        self._usual = usual
         self.config = config
         self.expert_names: tuple[str, ...] = tuple(config["experts"])
         counts = np.arange(self.longest + 1)
@@ -69,12 +73,22 @@ class Alarm:
             FileNotFoundError: if there is none: the router has too few validation sequences, or none was compiled.
             ValueError: if a file is damaged, or it is another router's.
         """
+        if not (Path(folder) / FOLDER / CONFIG).is_file():
+            raise FileNotFoundError(
+                f"The compiled router in `{folder}` has no alarm beside it, so nothing is known of what is usual. Fit"
+                f" the router on a validation split with at least {LEAST} sequences of an expert; if it was compiled by"
+                " an earlier version, run `python main.py compile` again."
+            )
         files = read_compiled(Path(folder) / FOLDER)
         if source is not None and files.config["source"] != source:
             raise ValueError(
                 f"The alarm in `{files.folder}` is another router's than the one beside it. Compile the router again."
             )
-        return cls({name: files.array(name) for name in ARRAYS}, files.config)
+        return cls(
+            {name: files.array(name) for name in ARRAYS},
+            files.config,
+            usual={name: files.array(f"usual_{name}") for name in TRAFFIC},
+        )
 
     @property
     def longest(self) -> int:
@@ -92,10 +106,36 @@ class Alarm:
         divergence_E = self._table.scores(ids_T) - self._entropy(ids_T)
         return self._judge(divergence_E, len(ids_T))
 
+    def check_level(self, level: float) -> str | None:
+        """Return a sentence that names experts near which no p-value is as low as ``level``, if there are some.
+
+        Raises:
+            ValueError: if no p-value is as low at all.
+        """
+        least = {name: 1 / (len(ranks) + 1) for name, ranks in zip(self.expert_names, self._ranks, strict=True)}
+        beyond = [name for name, value in least.items() if 0 < level < value]
+        if len(beyond) == len(least):
+            raise ValueError(
+                f"Expected a level of the alarm that a p-value can have, but got {level}: with so few validation"
+                f" sequences the lowest is {min(least.values()):.3g}. Give a higher level, or fit with more of them."
+            )
+        if not beyond:
+            return None
+        shown = ", ".join(f"{name} ({least[name]:.3g})" for name in beyond)
+        return f"the alarm's level of {level} is below the lowest p-value of prompts that are nearest to {shown}"
+
     def share_under(self, expert_share_E: Array) -> Array:
         """Return the smoothed training distribution ``(V,)`` of text that comes from the experts in these shares."""
         distribution_V: Array = np.exp(-self._surprise_GE[1:-1].astype(np.float64)) @ expert_share_E
         return distribution_V
+
+    def usual_traffic(self) -> Traffic:
+        """Return the counts of the validation sequences, as if they were prompts."""
+        assert self._usual is not None, "an alarm that was loaded"
+        return Traffic.from_arrays(
+            self._usual, vocab_size=self.config["vocab_size"], expert_names=self.expert_names,
+            identity=self.config["source"]["identity"],
+        )  # fmt: skip
 
     def _entropy(self, ids_T: Array) -> float:
         tokens = len(ids_T)
@@ -121,6 +161,15 @@ class Alarm:
         return Unusual((1 + bisect_right(ranks, rarity)) / (len(ranks) + 1), excess, nearest, tokens)
 
 
+def has_alarm(folder: Path | str) -> bool:
+    """Return whether the compiled router in ``folder`` has an alarm that is whole and its own."""
+    try:
+        Alarm.load(folder, source=read_config(Path(folder))["source"])
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
 def usual_traffic(folder: Path | str) -> Traffic:
     """Return the counts of the validation sequences of the compiled router in ``folder``, as if they were prompts.
 
@@ -128,14 +177,7 @@ def usual_traffic(folder: Path | str) -> Traffic:
         FileNotFoundError: if it has no alarm.
         ValueError: if a file is damaged.
     """
-    files = read_compiled(Path(folder) / FOLDER)
-    config = files.config
-    return Traffic.from_arrays(
-        {name: files.array(f"usual_{name}") for name in TRAFFIC},
-        vocab_size=config["vocab_size"],
-        expert_names=config["experts"],
-        identity=config["source"]["identity"],
-    )
+    return Alarm.load(folder).usual_traffic()
 
 
 def _parts(values: Array, sizes: Array) -> list[list[float]]:

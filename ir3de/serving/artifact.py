@@ -48,7 +48,7 @@ def write_compiled(folder: Path, config: Mapping[str, Any], files: Mapping[str, 
     content = json.dumps({"format": FORMAT, **config, "files": digests}, indent=1, sort_keys=True, ensure_ascii=False)
     try:
         for name, digest in digests.items():
-            replace_file(folder / _stored_name(name, digest), files[name])
+            replace_file(folder / stored_name(name, digest), files[name])
         replace_file(folder / CONFIG, content.encode() + b"\n")
     finally:
         _remove_unnamed(folder)
@@ -63,7 +63,7 @@ def read_compiled(folder: Path) -> CompiledFiles:
     """
     for _ in range(_ATTEMPTS):
         config = read_config(folder)
-        files = {name: folder / _stored_name(name, digest) for name, digest in config["files"].items()}
+        files = {name: folder / stored_name(name, digest) for name, digest in config["files"].items()}
         damaged = [path for name, path in files.items() if _sha256(path) != config["files"][name]]
         if not damaged:
             return CompiledFiles(folder, config, files)
@@ -74,6 +74,21 @@ def read_compiled(folder: Path) -> CompiledFiles:
             )
         time.sleep(0.05)
     raise ValueError(f"The router in `{folder}` was compiled {_ATTEMPTS} times while it was being read. Try again.")
+
+
+def stored_files(folder: Path) -> dict[str, bytes]:
+    """Return all that a compiled router's folder holds, by name on disk.
+
+    Raises:
+        FileNotFoundError: if there is none, or it is replaced meanwhile.
+        ValueError: as ``read_compiled``, or if it is replaced meanwhile.
+    """
+    found = read_compiled(folder)
+    contents = {path.name: path.read_bytes() for path in found.files.values()}
+    contents[CONFIG] = (folder / CONFIG).read_bytes()
+    if json.loads(contents[CONFIG]) != found.config:
+        raise ValueError(f"The router in `{folder}` was compiled again while it was being read. Try again.")
+    return contents
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -105,6 +120,12 @@ def array_bytes(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def stored_name(name: str, digest: str) -> str:
+    """Return the name on disk of a compiled router's file: it has the content's hash in it."""
+    stem, _, suffix = name.partition(".")
+    return f"{stem}-{digest[:16]}.{suffix}"
+
+
 def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
@@ -113,15 +134,10 @@ def _sha256(path: Path) -> str:
         return "missing"
 
 
-def _stored_name(name: str, digest: str) -> str:
-    stem, _, suffix = name.partition(".")
-    return f"{stem}-{digest[:16]}.{suffix}"
-
-
 def _remove_unnamed(folder: Path) -> None:
     named: set[str] = set()
     if (folder / CONFIG).is_file():
-        named = {_stored_name(name, digest) for name, digest in read_config(folder)["files"].items()}
+        named = {stored_name(name, digest) for name, digest in read_config(folder)["files"].items()}
     for path in folder.iterdir():
         if path.name not in named and _OURS.fullmatch(path.name):
             path.unlink(missing_ok=True)

@@ -8,9 +8,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ir3de.functional.calibration import Calibration
+from ir3de.serving.alarm import Alarm
 from ir3de.serving.artifact import CompiledFiles, read_compiled
+from ir3de.serving.bounds import Bounds, NoneBecause
+from ir3de.serving.readers import Readers, load_readers, same_readers
+from ir3de.serving.source import pretrained_folder
 from ir3de.serving.tables import EmbeddingMeanTable, EntropyTopKTable, MajorityTable, MeanTable, Table
-from ir3de.serving.text import ReferenceReader, TextReader, TiktokenReader, installed_versions, unpack_ranks
+from ir3de.serving.text import ReferenceReader, TextReader
 from ir3de.serving.window import Window
 
 Array = np.ndarray
@@ -29,9 +33,10 @@ class Route(NamedTuple):
     """Where a prompt goes, and why.
 
     ``expert_index`` is that with the highest of the ``scores`` ``(E,)`` float64, ``confidence`` the probability that it
-    is the right one (``None`` for a router without validation sequences). ``expert`` is its name, or, below the
-    threshold, the fallback's, or ``None``: none of them. ``tokens`` were read, through ``window`` if the prompt was
-    longer.
+    is the right one (``None`` for a router without validation sequences), and ``p_value`` the share of validation
+    sequences that are at least so unusual (``None`` without an alarm, see ``Alarm.check``). ``expert`` is its name; or
+    the fallback's or ``None``, none of them, where ``none_because`` says why not: ``"unsure"`` (below the threshold) or
+    ``"unusual"`` (by the alarm). ``tokens`` were read, through ``window`` if the prompt was longer.
     """
 
     expert: str | None
@@ -40,14 +45,18 @@ class Route(NamedTuple):
     confidence: float | None
     tokens: int
     window: Window | None
+    p_value: float | None
+    none_because: NoneBecause | None
 
 
 class CompiledRouter:
     """Routes text and token ids as the router does that it was compiled from; a folder of files, memory-mapped.
 
     ``decide`` takes the token ids of one prompt and returns the expert's index: it is the table's own method, without a
-    detour. An empty prompt, and an id that the vocabulary does not have, are a ``ValueError`` in every call.
-    ``not_fast`` says why text is read by the reference tokenizer, where it is not read by tiktoken.
+    detour. It, ``decide_text`` and ``decide_many`` know of no threshold and no alarm. An empty prompt, and an id that
+    the vocabulary does not have, are a ``ValueError`` in every call.
+    ``not_fast`` says why text is read by the reference tokenizer, where it is not read by tiktoken, and ``deaf`` for
+    which experts the alarm's level is too low to be reached.
     """
 
     def __init__(
@@ -59,8 +68,8 @@ class CompiledRouter:
         config: dict[str, Any],
         not_fast: str | None = None,
         window: Window | None = None,
-        threshold: float | None = None,
-        fallback: str | None = None,
+        bounds: Bounds,
+        alarm: Alarm | None = None,
     ) -> None:
         self.table = table
         self.reader = reader
@@ -71,9 +80,9 @@ class CompiledRouter:
         calibration = config["calibration"]
         self.calibration = Calibration(**calibration["calibration"]) if calibration else None
         self.window = window
-        self.threshold = threshold
-        self.fallback = fallback
-        self._check_threshold()
+        self.bounds = bounds
+        self.alarm = alarm
+        self.deaf = None if alarm is None or bounds.alarm is None else alarm.check_level(bounds.alarm)
         self._token_window = window if window is not None and window.unit == "tokens" else None
         self._characters = window.size if window is not None and window.unit == "characters" else None
         self.decide: Callable[[Array], int] = table.decide if self._token_window is None else self._decide_in_window
@@ -85,22 +94,46 @@ class CompiledRouter:
         *,
         window: Window | None = None,
         threshold: float | None = None,
+        alarm: float | None = None,
         fallback: str | None = None,
+        like: "CompiledRouter | None" = None,
     ) -> Self:
         """Read what ``python main.py compile`` wrote.
 
+        Below the confidence ``threshold``, and with a p-value of at most ``alarm``, a prompt goes to the ``fallback``
+        or to none of the experts; an ``alarm`` of 0 tells the p-value alone. See ``Route``.
+
+        Making what reads text is most of a load: that of ``like``, a router that is loaded already, is kept if both
+        have the same tokenizer.
+
         Raises:
-            FileNotFoundError: if there is no compiled router in ``folder``.
-            ValueError: if a file is damaged, the fallback is no expert, or a threshold is given to a router without
-                validation sequences.
+            FileNotFoundError: if there is no compiled router in ``folder``, or no alarm beside it.
+            ValueError: if a file is damaged, the fallback is no expert, a bound is out of its range or of reach, or a
+                threshold is given to a router without validation sequences.
         """
+        bounds = Bounds(threshold=threshold, alarm=alarm, fallback=fallback)
         files = read_compiled(Path(folder))
-        reference = ReferenceReader(lambda: _load_tokenizer(files.files["tokenizer.json"]))
-        reader, not_fast = _reader(files, reference)
+        bounds.check(files.config)
+        known = None if alarm is None else Alarm.load(folder, source=files.config["source"])
+        if like is not None and same_readers(like.config, files.config):
+            readers = Readers(like.reader, like.reference, like.not_fast)
+        else:
+            readers = load_readers(files)
         return cls(
-            table=_table(files), reader=reader, reference=reference, config=files.config, not_fast=not_fast,
-            window=window, threshold=threshold, fallback=fallback,
-        )  # fmt: skip
+            table=_table(files), **readers._asdict(), config=files.config, window=window, bounds=bounds, alarm=known
+        )
+
+    @classmethod
+    def from_pretrained(cls, router: Path | str, *, revision: str | None = None, **options: Any) -> Self:
+        """Read a compiled router, that of a saved one, or that of the hub's ``owner/name``; ``options`` as of ``load``.
+
+        Of a repository the compiled form alone is fetched, all of one commit. A folder here goes before a repository.
+
+        Raises:
+            FileNotFoundError: if there is none, or the hub does not give one.
+            ValueError: as ``load``; or if the saved router is not compiled.
+        """
+        return cls.load(pretrained_folder(router, revision=revision), **options)
 
     @property
     def identity(self) -> str:
@@ -184,9 +217,10 @@ class CompiledRouter:
         if self.calibration is not None:
             p_1E = self.calibration.probabilities(scores_E[None], np.array([self.table.deciding(len(ids_T))]))
             confidence = float(p_1E[0, index])
-        unsure = self.threshold is not None and confidence is not None and confidence < self.threshold
-        expert = self.fallback if unsure else self.expert_names[index]
-        return Route(expert, index, scores_E, confidence, len(ids_T), window)
+        p_value = None if self.alarm is None else self.alarm.check(ids_T).p_value
+        because = self.bounds.broken_by(confidence, p_value)
+        expert = self.expert_names[index] if because is None else self.bounds.fallback
+        return Route(expert, index, scores_E, confidence, len(ids_T), window, p_value, because)
 
     def _in_window(self, ids_T: Array) -> Reading:
         if self._token_window is None or len(ids_T) <= self._token_window.size:
@@ -195,23 +229,6 @@ class CompiledRouter:
 
     def _decide_in_window(self, ids_T: Array) -> int:
         return self.table.decide(self._in_window(ids_T).ids_T)
-
-    def _check_threshold(self) -> None:
-        if self.fallback is not None and self.fallback not in self.expert_names:
-            raise ValueError(
-                f"Expected the fallback to be one of {list(self.expert_names)}, but got {self.fallback!r}."
-            )
-        if self.fallback is not None and self.threshold is None:
-            raise ValueError(f"The fallback {self.fallback!r} is for what is below a threshold. Give a threshold, too.")
-        if self.threshold is None:
-            return
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"Expected a threshold from 0 to 1, but got {self.threshold}.")
-        if self.calibration is None:
-            raise ValueError(
-                f"A threshold of {self.threshold} needs a confidence, but the router has no validation sequences to"
-                " calibrate it on. Fit it with a validation split."
-            )
 
 
 def _table(files: CompiledFiles) -> Table:
@@ -226,23 +243,3 @@ def _table(files: CompiledFiles) -> Table:
             return MeanTable(files.array("scores"))
         case _:
             return EmbeddingMeanTable(files.array("embeddings"), files.array("weight"))
-
-
-def _reader(files: CompiledFiles, reference: ReferenceReader) -> tuple[TextReader, str | None]:
-    """Return what reads text, and why it is not tiktoken."""
-    made = files.config["reader"]
-    if made["because"] is not None:
-        return reference, made["because"]
-    there = installed_versions()
-    if there != made["checked"]["versions"]:
-        shown = ", ".join(f"{name} {number or 'not installed'}" for name, number in there.items())
-        return reference, f"its ids were checked with other versions than are here ({shown}): compile again"
-    ranks = unpack_ranks({name: files.array(f"ranks_{name}") for name in ("bytes", "lengths", "ids")})
-    pairs = {key: made[key] for key in ("pattern", "special", "vocab_size")}
-    return TiktokenReader(ranks=ranks, reference=reference, **pairs), None
-
-
-def _load_tokenizer(path: Path) -> Any:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - not needed beside tiktoken
-
-    return Tokenizer.from_file(str(path))

@@ -6,10 +6,15 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ir3de.serving.bounds import NoneBecause
 from ir3de.serving.compiled import CompiledRouter, Route
 
 Array = np.ndarray
 COLOURS = ("#4e9ad6", "#e8833a", "#56b870", "#d65f8c", "#b39ddb", "#c9a227", "#5fc9c9", "#e06c5c", "#9ccc65", "#a1887f")
+_NONE: dict[NoneBecause, str] = {
+    "unsure": "below the threshold it is not known which of them",
+    "unusual": "the prompt is unusual for all of them",
+}
 _MENTIONED = 8  # tokens that speak most for an expert
 _SHOWN = 10  # experts with the highest scores, where there are more
 
@@ -29,6 +34,21 @@ class Explanation:
     contribution_TE: Array
     divisor: int
     gaps: frozenset[int]
+
+    def heading(self) -> str:
+        """Return who answers, and why it is not the expert with the highest score."""
+        because = self.route.none_because
+        return (self.route.expert or "none of them") + ("" if because is None else f" ({_NONE[because]})")
+
+    def facts(self) -> list[str]:
+        """Return how sure the router is, how unusual the prompt, and what was read of it."""
+        route = self.route
+        found = [] if route.confidence is None else [f"confidence {route.confidence:.3f}"]
+        if route.p_value is not None:
+            share = f"{100 * route.p_value:.3g}% of the validation sequences are at least so unusual"
+            found.append(f"p-value {route.p_value:.3g} ({share})")
+        window = "" if route.window is None else f", {route.window.keep} {route.window.size:,} {route.window.unit} only"
+        return [*found, f"{route.tokens:,} tokens read{window}"]
 
     @property
     def favourite_T(self) -> Array:
@@ -97,12 +117,8 @@ def _pieces(text: str, spans: list[tuple[int, int]]) -> list[str]:
 def in_terminal(explanation: Explanation) -> list[Text | Table]:
     """Return an explanation for the terminal: the prompt coloured by expert, and the experts with their reasons."""
     route, names = explanation.route, explanation.expert_names
-    head = Text()
-    head.append(route.expert or "none of them", style="bold")
-    head.append("" if route.confidence is None else f"  confidence {route.confidence:.3f}", style="dim")
-    head.append(f"  {route.tokens:,} tokens read", style="dim")
-    if route.window is not None:
-        head.append(f", {route.window.keep} {route.window.size:,} {route.window.unit} only", style="dim")
+    head = Text(explanation.heading(), style="bold")
+    head.append("  " + "  ".join(explanation.facts()), style="not bold dim")
     body = Text()
     weight_T = explanation.weight_T().tolist()
     for i, (piece, favourite) in enumerate(zip(explanation.pieces, explanation.favourite_T.tolist(), strict=True)):

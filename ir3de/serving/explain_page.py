@@ -7,11 +7,15 @@ from ir3de.serving.explain import COLOURS, Explanation
 
 _STYLE = """
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8884; border-radius: 6px; padding: 1rem; }
+pre { white-space: break-spaces; overflow-wrap: anywhere; border: 1px solid #8884; border-radius: 6px; padding: 1rem; }
 pre span { border-radius: 3px; }
+h2, td { overflow-wrap: anywhere; }
 td, th { text-align: left; padding: .1rem 1rem .1rem 0; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-code { background: #8882; border-radius: 3px; padding: 0 .2rem; white-space: pre; }
+td:first-child { max-width: min(12rem, 30vw); overflow-wrap: break-word; }
+td:last-child, th:last-child { padding-right: 0; }
+td span { display: inline-block; max-width: 100%; }  /* one reason stays together, but widens nothing */
+td.number { text-align: right; overflow-wrap: normal; font-variant-numeric: tabular-nums; }
+code { background: #8882; border-radius: 3px; padding: 0 .2rem; white-space: break-spaces; }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #e6e6e6; } }
 """
 
@@ -20,7 +24,8 @@ def page(explanations: Iterable[Explanation]) -> str:
     """Return a page with some explanations: each prompt coloured by expert, scores, and the exact numbers on hover."""
     sections = "\n".join(_section(one) for one in explanations)
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Why prompts went where they went</title>'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>Why prompts went where they went</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n<h1>Why prompts went where they went</h1>\n{sections}\n"
         "</body></html>\n"
     )
@@ -28,10 +33,6 @@ def page(explanations: Iterable[Explanation]) -> str:
 
 def _section(explanation: Explanation) -> str:
     route, names = explanation.route, explanation.expert_names
-    facts = [] if route.confidence is None else [f"confidence {route.confidence:.3f}"]
-    facts.append(f"{route.tokens:,} tokens read")
-    if route.window is not None:
-        facts.append(f"{route.window.keep} {route.window.size:,} {route.window.unit} only")
     spans = "".join(_span(explanation, i) for i in range(len(explanation.pieces)))
     rows = "".join(
         f'<tr><td style="color: {_colour(expert)}">{escape(names[expert])}</td>'
@@ -39,7 +40,8 @@ def _section(explanation: Explanation) -> str:
         for expert in explanation.best_experts()
     )
     return (
-        f"<section><h2>{escape(route.expert or 'none of them')}</h2><p>{', '.join(facts)}</p>\n<pre>{spans}</pre>\n"
+        f"<section><h2>{escape(explanation.heading())}</h2><p>{'; '.join(explanation.facts())}</p>\n"
+        f"<pre>{spans}</pre>\n"
         f"<table><tr><th>expert</th><th>score</th><th>what speaks for it most</th></tr>{rows}</table></section>"
     )
 
@@ -59,7 +61,9 @@ def _span(explanation: Explanation, place: int) -> str:
 
 
 def _reasons(explanation: Explanation, expert: int) -> str:
-    return " ".join(f"<code>{escape(piece)}</code>&nbsp;{value:+.3g}" for piece, value in explanation.telling(expert))
+    return " ".join(
+        f"<span><code>{escape(piece)}</code>&nbsp;{value:+.3g}</span>" for piece, value in explanation.telling(expert)
+    )
 
 
 def _colour(expert: int) -> str:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from ir3de.serving.bounds import NoneBecause
 from ir3de.serving.compiled import CompiledRouter, Reading, Route
 from ir3de.serving.text import without_surrogates
 
+_NONE: dict[NoneBecause, str] = {"unsure": "below the threshold", "unusual": "unusual, by the alarm"}
 _AT_ONCE = 1 << 16  # bytes; a pipe holds no more, so whoever writes a line and waits for its answer gets it
 
 
@@ -27,7 +29,7 @@ class Tally:
 
     prompts: int = 0
     replaced: int = 0
-    none_of_them: int = 0
+    none_because: dict[NoneBecause, int] = field(default_factory=dict)
     in_window: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
@@ -41,8 +43,8 @@ class Tally:
             said.append(f"{self.replaced:,} prompts had what is no UTF-8 or no character; it was read as U+FFFD")
         if self.in_window:
             said.append(f"{self.in_window:,} prompts were longer than the window; the rest of them was not read")
-        if self.none_of_them:
-            said.append(f"{self.none_of_them:,} prompts were below the threshold")
+        for because, count in sorted(self.none_because.items()):
+            said.append(f"{count:,} prompts were {_NONE[because]}")
         return said
 
 
@@ -86,7 +88,7 @@ def as_json(rows: Iterable[dict[str, Any]]) -> bytes:
 
 
 def route_as_dict(router: CompiledRouter, route: Route) -> dict[str, Any]:
-    """Return a route as plain values; ``highest`` is the expert with the highest score, whatever the threshold."""
+    """Return a route as plain values; ``highest`` is the expert with the highest score, whatever ``none_because``."""
     return {
         "expert": route.expert,
         "highest": router.expert_names[route.expert_index],
@@ -94,6 +96,8 @@ def route_as_dict(router: CompiledRouter, route: Route) -> dict[str, Any]:
         "scores": dict(zip(router.expert_names, route.scores.tolist(), strict=True)),
         "tokens": route.tokens,
         "window": None if route.window is None else route.window.as_dict(),
+        "p_value": route.p_value,
+        "none_because": route.none_because,
     }
 
 
@@ -109,8 +113,8 @@ def _decision(router: CompiledRouter, line: Line, reading: Reading | None, tally
         return {"expert": None, "error": error, **found}
     route = router.route_reading(reading)
     tally.in_window += route.window is not None
-    below = route.confidence is not None and router.threshold is not None and route.confidence < router.threshold
-    tally.none_of_them += below
+    if route.none_because is not None:
+        tally.none_because[route.none_because] = tally.none_because.get(route.none_because, 0) + 1
     return {**route_as_dict(router, route), **found}
 
 

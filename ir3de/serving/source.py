@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ir3de.hub_repositories import HubId, hub_id
 from ir3de.serving.artifact import CONFIG, FOLDER, read_config
 
 
@@ -27,17 +28,52 @@ def source_of(router: Path) -> dict[str, str]:
         raise ValueError(f"`{path}` is truncated or no router's ({error}). Fit the router again.") from error
 
 
-def compiled_folder(router: Path) -> Path | None:
-    """Return where the compiled form of ``router`` is, itself one or a saved router; ``None`` if it is to be compiled.
+def compiled_folder(router: Path | str, *, revision: str | None = None) -> Path | None:
+    """Return where the compiled form of ``router`` is; ``None`` if it is to be compiled.
+
+    ``router`` is the folder of a saved or of a compiled one, or the hub's ``owner/name`` or ``owner/name@revision``, of
+    which the compiled form is fetched.
 
     Raises:
-        FileNotFoundError: if there is no router at all.
-        ValueError: if the saved router is damaged.
+        FileNotFoundError: if there is no router at all, or the hub does not give one.
+        ValueError: if the saved router, or what the hub gave, is damaged.
     """
-    if (router / CONFIG).is_file():
-        return router
-    source = source_of(router)
+    on_hub = hub_id(router, revision=revision)
+    if on_hub is not None:
+        return _from_hub(on_hub)
+    folder = Path(router)
+    if (folder / CONFIG).is_file():
+        return folder
+    source = source_of(folder)
     try:
-        return router / FOLDER if read_config(router / FOLDER)["source"] == source else None
+        return folder / FOLDER if read_config(folder / FOLDER)["source"] == source else None
     except (FileNotFoundError, ValueError):
         return None
+
+
+def pretrained_folder(router: Path | str, *, revision: str | None = None) -> Path:
+    """Return where the compiled form of ``router`` is; see ``compiled_folder``.
+
+    Raises:
+        FileNotFoundError: as ``compiled_folder``.
+        ValueError: as ``compiled_folder``, or if it is to be compiled.
+    """
+    folder = compiled_folder(router, revision=revision)
+    if folder is None:
+        raise ValueError(
+            f"The router in `{router}` is not compiled, or was changed since. Run `python main.py compile --router"
+            f" {router}`."
+        )
+    return folder
+
+
+def _from_hub(router: HubId) -> Path:
+    from ir3de.serving.hub import fetch_compiled  # noqa: PLC0415 - for routers of the hub alone
+
+    folder = fetch_compiled(router)
+    if read_config(folder)["source"] != source_of(folder.parent):
+        raise ValueError(
+            f"The compiled form in the hub's repository `{router.repository}` is another router's than the one beside"
+            " it. Push the router again with `python main.py push`."
+        )
+    return folder

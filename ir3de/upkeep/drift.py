@@ -11,17 +11,13 @@ from rich.markup import escape
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ir3de.compiling.alarm import compile_alarm
-from ir3de.compiling.router import compile_router
+from ir3de.compiling.with_alarm import compile_with_alarm
 from ir3de.console import console
 from ir3de.files import replace_file
-from ir3de.routers import TokenTableRouter, load_router
-from ir3de.serving.alarm import FOLDER, Alarm, usual_traffic
-from ir3de.serving.artifact import CONFIG
+from ir3de.serving.alarm import Alarm
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.drift import Drift, compare
 from ir3de.serving.lines import Line, Tally, lines_of
-from ir3de.serving.source import compiled_folder
 from ir3de.serving.traffic import USUAL, Traffic
 
 COUNTS = ".npz"  # a file of saved counts, in the place of prompts
@@ -35,16 +31,17 @@ def drift(arguments: Sequence[str]) -> None:
         ValueError: if the router is damaged or has too few validation sequences, or there are too few prompts.
     """
     given = _parser().parse_args(list(arguments))
-    folder = _with_alarm(Path(given.router))
+    folder = compile_with_alarm(given.router)
     router = CompiledRouter.load(folder)
     alarm = Alarm.load(folder, source=router.config["source"])
-    earlier = usual_traffic(folder) if given.against is None else Traffic.read(given.against)
+    earlier = alarm.usual_traffic() if given.against is None else Traffic.read(given.against)
     live = Traffic.none(
         vocab_size=alarm.config["vocab_size"], expert_names=router.expert_names, identity=router.identity
     )
     saved = [path for path in given.files if path.suffix == COUNTS]
-    for path in saved:
-        live += Traffic.read(path)
+    counted = _saved(saved, router.identity)
+    if counted is not None:
+        live += counted
     others = [path for path in given.files if path.suffix != COUNTS]
     if others or not saved:
         _count(live, router, alarm, _lines(others, given.field))
@@ -69,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     prompts = (
         "Live prompts: .jsonl files, others with a prompt a line, and counts that --save wrote (.npz), all added up."
     )
+    prompts += " Counts of another router are left out."
     add("files", nargs="*", type=Path, help=f"{prompts} Without files, standard input has a prompt a line.")
     router = "A saved router's folder (compiled when it is first used), or a compiled one's."
     add("--router", required=True, help=router)
@@ -79,33 +77,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_alarm(router: Path) -> Path:
-    """Return the compiled form of a router, made if it is not there, with its alarm."""
-    folder = compiled_folder(router)
-    if folder is None:
-        folder = compile_router(str(router))
-    if (folder / FOLDER / CONFIG).is_file() and _current(folder):
-        return folder
-    if folder == router:
-        raise FileNotFoundError(
-            f"The compiled router in `{router}` has no alarm beside it, so nothing is known of what is usual. Give the"
-            " saved router that it was compiled from, fitted with a validation split."
-        )
-    loaded = load_router(router)
-    if not isinstance(loaded, TokenTableRouter) or compile_alarm(loaded, folder) is None:
+def _saved(files: Sequence[Path], identity: str) -> Traffic | None:
+    """Return the sum of the saved counts that are this router's, and say of how many others they are not.
+
+    Raises:
+        ValueError: if all of them are another router's.
+    """
+    own, others = None, []
+    for path in files:
+        found = Traffic.read(path)
+        if found.identity != identity:
+            others.append(path)
+        else:
+            own = found if own is None else own + found
+    if others and own is None:
         raise ValueError(
-            f"The router in `{router}` has too few validation sequences to know what is usual. Fit it with a larger"
-            " validation split."
+            f"Expected counts of one router, {identity[:12]}, but those in {[str(path) for path in others]} are another"
+            " one's. Count the prompts again with the router as it is now."
         )
-    return folder
-
-
-def _current(folder: Path) -> bool:
-    try:
-        Alarm.load(folder, source=CompiledRouter.load(folder).config["source"])
-    except ValueError:
-        return False
-    return True
+    if others:
+        names = ", ".join(str(path) for path in others)
+        console(stderr=True).print(
+            f"{len(others)} files are another router's and were left out: {names}", soft_wrap=True, markup=False
+        )
+    return own
 
 
 def _lines(files: Sequence[Path], field: str) -> Iterator[list[Line]]:

@@ -1,7 +1,6 @@
 """What a saved router knows: its experts, their most telling tokens, and what was chosen."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,13 +40,13 @@ def inspect(router: str) -> RouterSummary:
     """Return what a saved router knows.
 
     Args:
-        router: The saved router's folder.
+        router: The saved router's folder, or the hub's owner/name.
 
     Raises:
-        FileNotFoundError: if the folder is no saved router.
+        FileNotFoundError: if the folder is no saved router, or the hub does not give one.
         ValueError: if it is damaged.
     """
-    loaded = load_closed_form(Path(router))
+    loaded = load_closed_form(router)
     identity = loaded.identity()
     telling = telling_tokens(loaded) if isinstance(loaded, TokenTableRouter) else {}
     return RouterSummary(

@@ -5,11 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ir3de.compiling.alarm import compile_alarm
+from ir3de.compiling.router import compile_router
 from ir3de.console import console
 from ir3de.evaluation.card import METRICS, model_index
-from ir3de.routers.artifact import CONFIG, read_artifact, stored_files
+from ir3de.routers import SAVED, Router, TokenTableRouter, load_router
+from ir3de.routers.artifact import CONFIG, ROUTER, Artifact, read_artifact, stored_files
 from ir3de.routers.card import CARD, metadata_of, read_from, router_card, with_metadata
 from ir3de.routers.hub import push_files
+from ir3de.serving import artifact as compiled
+from ir3de.serving.alarm import FOLDER as ALARM
+from ir3de.serving.alarm import has_alarm
+from ir3de.serving.source import compiled_folder
 
 COMPARISONS = ("comparison", "comparison_published")
 RESULT = "comparison.json"
@@ -20,7 +27,7 @@ _ABOVE = 4  # folders above a router in which its run's comparison may be
 def push(
     router: str, repo: str, private: bool = False, license: str | None = None, message: str = "Push a router"
 ) -> str:
-    """Put a saved router into a repository of the hub, as one commit, with its card and certificates.
+    """Put a saved router into a repository of the hub, as one commit, with its compiled form, card and certificates.
 
     Args:
         router: The saved router's folder.
@@ -37,15 +44,16 @@ def push(
     artifact = read_artifact(folder)
     stored = stored_files(artifact.config, artifact.files)
     card, compared = card_to_push(folder, artifact.config, repo, license=license)
+    routes = _compiled(artifact)
     certificates = {f"{_CERTIFICATES}/{path.name}": path.read_bytes() for path in _certificates(folder)}
     out = console()
-    num_bytes = sum(len(content) for content in stored.values())
-    out.print(f"pushing {len(stored)} files, {num_bytes / 1e6:,.1f} MB, to {repo}", soft_wrap=True)
+    sizes = [f"{len(some)} files, {sum(map(len, some.values())) / 1e6:,.1f} MB" for some in (stored, routes)]
+    out.print(f"pushing {sizes[0]}, and compiled {sizes[1]}, to {repo}", soft_wrap=True)
     for sentence in _gives_away(artifact.config):
         out.print(f"[yellow]{sentence}[/yellow]", soft_wrap=True)
     if license is None:
         out.print("[yellow]the card names no licence[/yellow]: give one with --license", soft_wrap=True)
-    files = {**stored, **certificates, CARD: card.encode()}
+    files = {**stored, **routes, **certificates, CARD: card.encode()}
     address = push_files(repo, files, private=private, message=message)
     source = (
         f"those of {compared}" if compared else "those of its test" if "model-index" in metadata_of(card) else "none"
@@ -75,6 +83,34 @@ def card_to_push(
         index = model_index(config["router"], values, report["sequences"], datasets, measure=report["measure"])
         return with_metadata(f"{card.rstrip()}\n\n{_table(standing, report)}", {**known, **index}), where
     return with_metadata(card, known), None
+
+
+def _compiled(artifact: Artifact) -> dict[str, bytes]:
+    """Return a router's compiled form by name in the repository, compiled if it is not; empty where there can be none.
+
+    Raises:
+        ValueError: if the router is changed meanwhile.
+    """
+    out, folder = console(), artifact.folder
+    if not issubclass(SAVED.get(artifact.config["router"], Router), TokenTableRouter):
+        out.print("it is no table over a vocabulary: it has no compiled form, and routing takes torch", soft_wrap=True)
+        return {}
+    where = compiled_folder(folder)
+    if where is None:
+        out.print("its compiled form is missing or out of date: compiling it, which takes some seconds", soft_wrap=True)
+        where = compile_router(str(folder))
+    if not has_alarm(where):  # it has none, or an earlier version compiled it
+        router = load_router(folder)
+        assert isinstance(router, TokenTableRouter), "its class was looked at"
+        compile_alarm(router, where)
+    made_from = {"identity": artifact.config["identity"], "router_sha256": artifact.sha256(ROUTER)}
+    if compiled.read_config(where)["source"] != made_from:
+        raise ValueError(f"The router in `{folder}` was changed while it was being pushed. Push it again.")
+    named = {f"{compiled.FOLDER}/{name}": content for name, content in compiled.stored_files(where).items()}
+    if has_alarm(where):
+        alarm = compiled.stored_files(where / ALARM)
+        named |= {f"{compiled.FOLDER}/{ALARM}/{name}": content for name, content in alarm.items()}
+    return named
 
 
 def _standings(folder: Path, identity: str) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:

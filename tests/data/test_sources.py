@@ -90,7 +90,10 @@ def test_a_path_of_unknown_kind_is_refused(tmp_path):
 
 
 def test_an_unreachable_data_set_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("datasets.load_dataset", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no network")))
+    def unreachable(*arguments, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("datasets.load_dataset_builder", unreachable)
     with pytest.raises(ValueError, match="data set `a/b` .* cannot be had: no network"):
         HubDataset("a/b").check()
 

@@ -48,7 +48,8 @@ def in_the_image():
     return {name for name, *_ in found}
 
 
-def test_the_image_has_what_the_gateway_loads(router, tmp_path):
+def run_as_in_the_image(code, config, tmp_path):
+    """Run code, which finds ``settings``, in a process that has the image's packages alone."""
     there = in_the_image() | {"ir3de"}
     missing = [
         module
@@ -56,24 +57,38 @@ def test_the_image_has_what_the_gateway_loads(router, tmp_path):
         if not there & {canonicalize_name(owner) for owner in owners}
     ]
     assert {"torch", "transformers", "rich"} <= set(missing)
+    (tmp_path / "gateway.yaml").write_text(json.dumps(config))
+    begin = (
+        "import json, sys\nsys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))\n"
+        "from ir3de.gateway.command import read_settings\nsettings = read_settings(sys.argv[2:])\n"
+    )
+    command = [sys.executable, "-c", begin + code, json.dumps(missing), "--config", str(tmp_path / "gateway.yaml")]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_image_has_what_the_gateway_loads(router, tmp_path):
     config = {"router": str(router / "compiled"), "upstreams": {"up": {"url": "http://127.0.0.1:1/v1"}}}
-    (tmp_path / "gateway.yaml").write_text(json.dumps({**config, "others": {"upstream": "up"}, "port": 0}))
     code = (
-        "import asyncio, json, sys\nsys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))\n"
-        "import tiktoken, uvloop\nfrom ir3de.gateway.command import read_settings\n"
-        "from ir3de.gateway.keys import Keys\nfrom ir3de.gateway.server import Gateway\n"
-        "from ir3de.serving import CompiledRouter\n"
-        "settings = read_settings(sys.argv[2:])\n"
+        "import asyncio, tiktoken, uvloop\nfrom ir3de.gateway.keys import Keys\n"
+        "from ir3de.gateway.server import Gateway\nfrom ir3de.serving import CompiledRouter\n"
         "async def run():\n"
         "    gateway = Gateway(settings, keys=Keys(), environment={}, read_again=lambda: settings)\n"
         "    await gateway.start()\n    await gateway.stop()\n"
         "uvloop.run(run())\n"
         "print(CompiledRouter.load(settings.router).route('w1').expert)"
     )
-    command = [sys.executable, "-c", code, json.dumps(missing), "--config", str(tmp_path / "gateway.yaml")]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = run_as_in_the_image(code, {**config, "others": {"upstream": "up"}, "port": 0}, tmp_path)
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip()
+
+
+def test_the_image_refuses_a_local_expert_with_a_sentence(router, tmp_path):
+    config = {"router": str(router / "compiled"), "experts": {"a": {"local": str(tmp_path)}}, "port": 0}
+    code = "import sys\nfrom ir3de.gateway.start import main\nmain(sys.argv[2:])"
+    found = run_as_in_the_image(code, config, tmp_path)
+    assert found.returncode == 1
+    assert "error: The expert `a` is local, which needs the package torch." in found.stderr
+    assert "Traceback" not in found.stderr
 
 
 def test_the_build_is_sent_what_it_copies_and_no_more():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -126,3 +127,91 @@ def test_whatever_a_data_set_cannot_be_listed_for_is_its_problem(hub, monkeypatc
     monkeypatch.setattr(planning, "wanted", lambda *_: ["data/not-listed.parquet"])
     found = plan(Requirement("data set", "some/Texts", ()), HfApi(endpoint=hub.endpoint))
     assert "data/not-listed.parquet" in found.problem
+
+
+def _read(revision=None, **more):
+    return list(HubDataset("some/Texts", revision=revision, **more).documents())
+
+
+@pytest.fixture
+def three(hub):
+    """Return the commits of the data set on three branches."""
+    return {
+        branch: hub.add(
+            "some/Texts", {"README.md": b"#", "train.parquet": _table(branch)}, repo_type="dataset", branch=branch
+        ).commit
+        for branch in ("main", "v1", "v2")
+    }
+
+
+@pytest.mark.parametrize("order", [("v1", "v2", "main"), ("main", "v2", "v1")])
+def test_without_a_hub_each_revision_is_still_itself(three, offline, order):
+    for branch in order:
+        assert _read(branch) == [branch]
+    offline()
+    for branch in ("v2", "main", "v1"):
+        assert _read(branch) == [branch]
+        assert _read(three[branch]) == [branch]
+    assert _read() == ["main"]
+
+
+def test_without_a_hub_another_revision_is_not_taken_in_its_place(three, offline):
+    assert (_read("v1"), _read("v2")) == (["v1"], ["v2"])
+    offline()
+    with pytest.raises(ValueError, match=f"the cache has the commits .* but not {three['main']}"):
+        _read(three["main"])
+    with pytest.raises(ValueError, match="which commit `main` is was not noted"):
+        _read()
+    with pytest.raises(ValueError, match="which commit `v3` is was not noted"):
+        _read("v3")
+
+
+def test_revisions_are_noted_without_a_readme_too(hub, offline):
+    for branch in ("main", "v1"):
+        hub.add("some/Texts", {"train.parquet": _table(branch)}, repo_type="dataset", branch=branch)
+        assert _read(branch) == [branch]
+    offline()
+    assert (_read("main"), _read("v1"), _read()) == (["main"], ["v1"], ["main"])
+
+
+def test_without_a_hub_and_a_note_the_only_commit_that_is_here_is_taken(hub, offline, tmp_path):
+    hub.add("some/Texts", {"train.parquet": _table("first")}, repo_type="dataset")
+    assert _read() == ["first"]
+    offline()
+    shutil.rmtree(tmp_path / "home" / "hub")  # the prepared table is in another cache
+    assert _read() == ["first"]
+    with pytest.raises(ValueError, match="which commit `v1` is was not noted"):
+        _read("v1")
+
+
+def test_without_a_hub_the_commit_that_main_was_last_is_read(three, hub, offline):
+    assert _read() == ["main"]
+    assert _read("v1") == ["v1"]
+    hub.add("some/Texts", {"README.md": b"#", "train.parquet": _table("moved")}, repo_type="dataset")
+    assert _read() == ["moved"]
+    assert _read(three["main"]) == ["main"]
+    offline()
+    assert _read() == ["moved"]
+    assert _read(three["main"]) == ["main"]
+
+
+def test_without_a_hub_configurations_are_told_apart(hub, offline):
+    card = b"---\nconfigs:\n- config_name: a\n  data_files: a.parquet\n- config_name: b\n  data_files: b.parquet\n---\n"
+    for branch in ("v1", "v2"):
+        files = {"README.md": card, **{f"{name}.parquet": _table(f"{name} of {branch}") for name in "ab"}}
+        hub.add("some/Texts", files, repo_type="dataset", branch=branch)
+        assert [_read(branch, config=name) for name in "ab"] == [[f"a of {branch}"], [f"b of {branch}"]]
+    offline()
+    assert [_read("v1", config=name) for name in "ba"] == [["b of v1"], ["a of v1"]]
+    with pytest.raises(ValueError, match="configurations"):
+        _read("v1")
+
+
+def test_a_split_is_sliced_without_a_hub_as_with_one(hub, offline):
+    for branch in ("v1", "v2"):
+        files = {"README.md": b"#", "train.parquet": _table(*(f"{branch} {i}" for i in range(4)))}
+        hub.add("some/Texts", files, repo_type="dataset", branch=branch)
+    there = [_read(branch, split="train[1:3]") for branch in ("v1", "v2")]
+    assert there == [["v1 1", "v1 2"], ["v2 1", "v2 2"]]
+    offline()
+    assert [_read(branch, split="train[1:3]") for branch in ("v1", "v2")] == there

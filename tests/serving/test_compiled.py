@@ -256,7 +256,7 @@ def test_a_stream_is_read_as_far_as_it_is_needed(tmp_path, quick_check):
 
 def test_other_versions_than_were_checked_read_with_the_reference_tokenizer(tmp_path, quick_check, monkeypatch):
     compiled = compile_router(str(byte_pair_router(tmp_path)))
-    monkeypatch.setattr("ir3de.serving.compiled.installed_versions", lambda: {"tiktoken": None, "tokenizers": "9.9"})
+    monkeypatch.setattr("ir3de.serving.readers.installed_versions", lambda: {"tiktoken": None, "tokenizers": "9.9"})
     router = CompiledRouter.load(compiled)
     assert router.reader.name == "tokenizers"
     assert router.not_fast == (

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ir3de.compiling.router import compile_router
 from ir3de.serving import CompiledRouter, Window
+from ir3de.serving.alarm import Alarm
 from ir3de.serving.explain import explain, in_terminal
 from ir3de.serving.explain_page import page
 from tests.serving.routers import KINDS, byte_pair_router, saved
@@ -73,6 +74,30 @@ def test_the_terminal_shows_the_prompt_in_colours(over_bytes):
     shown = console.file.getvalue()
     assert "\x1b[" in shown
     assert text in re.sub(r"\x1b\[[0-9;]*m", "", shown)
+
+
+@pytest.mark.parametrize("bounds, heading, fact", [
+    ({}, None, None),
+    ({"alarm": 0.0}, None, "p-value"),
+    ({"threshold": 1.0}, "none of them (below the threshold it is not known which of them)", None),
+    ({"alarm": 0.999}, "none of them (the prompt is unusual for all of them)", "p-value"),
+    ({"alarm": 0.999, "fallback": "law"}, "law (the prompt is unusual for all of them)", "p-value"),
+])  # fmt: skip
+def test_it_says_who_answers_why_and_how_unusual_the_prompt_is(tmp_path, bounds, heading, fact):
+    compiled = compile_router(str(saved(tmp_path, "naive_bayes")))
+    one = explain(CompiledRouter.load(compiled, **bounds), "w1 w2 w3")
+    console = Console(file=io.StringIO(), width=1000)
+    console.print(*in_terminal(one), sep="\n")
+    terminal, content = console.file.getvalue(), html.unescape(page([one]))
+    heading = heading or one.expert_names[one.route.expert_index]
+    assert terminal.startswith(f"{heading}  confidence")
+    assert f"<h2>{heading}</h2>" in content
+    assert ("p-value" in terminal) == ("p-value" in content) == (fact is not None)
+    if fact is not None:
+        p_value = Alarm.load(compiled).check(np.array([1, 2, 3])).p_value
+        share = f"p-value {p_value:.3g} ({100 * p_value:.3g}% of the validation sequences are at least so unusual)"
+        assert share in terminal
+        assert share in content
 
 
 def test_the_page_stands_alone_and_runs_nothing(over_bytes):

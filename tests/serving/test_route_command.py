@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from ir3de.compiling.router import compile_router
 from ir3de.route_command import main, route
 from ir3de.routers import load_router
 from ir3de.serving import CompiledRouter
+from ir3de.serving.alarm import Alarm
 from tests.serving.routers import random_prompts, saved
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +58,8 @@ def test_texts_are_routed_as_the_router_does(router, run):
     assert [row["expert"] for row in rows] == loaded.route(texts).names
     assert [list(row["scores"].values()) for row in rows] == loaded.scores(texts).tolist()
     assert [row["tokens"] for row in rows] == [3, 2, 1]
-    assert all(set(row) == {"expert", "highest", "confidence", "scores", "tokens", "window"} for row in rows)
+    fields = ["expert", "highest", "confidence", "scores", "tokens", "window", "p_value", "none_because"]
+    assert all(list(row) == fields and row["p_value"] is row["none_because"] is None for row in rows)
     assert list(rows[0]["scores"]) == list(loaded.expert_names)
 
 
@@ -124,13 +127,53 @@ def test_a_window_and_a_threshold_are_reported(run):
     assert "2 prompts were below the threshold" in said
 
 
+@pytest.mark.parametrize("fallback", [None, "law"])
+def test_unusual_prompts_are_told(router, run, fallback):
+    alarm = Alarm.load(f"{router}/compiled")
+    texts = [" ".join(f"w{i}" for i in ids) for ids in random_prompts(100)]
+    options = () if fallback is None else ("--fallback", fallback)
+    status, rows, said = run("--alarm", "0.2", *options, stdin="\n".join(texts).encode())
+    assert status == 0
+    p_values = [alarm.check(ids).p_value for ids in random_prompts(100)]
+    assert [row["p_value"] for row in rows] == p_values
+    unusual = [p_value <= 0.2 for p_value in p_values]
+    assert 0 < sum(unusual) < 100
+    assert [row["none_because"] for row in rows] == ["unusual" if one else None for one in unusual]
+    assert [row["expert"] for row in rows] == [
+        fallback if one else row["highest"] for one, row in zip(unusual, rows, strict=True)
+    ]
+    assert f"{sum(unusual)} prompts were unusual, by the alarm" in said
+
+
+def test_an_alarm_is_made_where_an_earlier_version_compiled_without(run, tmp_path):
+    folder = saved(tmp_path / "router", "majority")
+    compiled = compile_router(str(folder))
+    shutil.rmtree(compiled / "alarm")
+    with pytest.raises(FileNotFoundError, match="no alarm beside it"):
+        run("w1", "--alarm", "0", folder=str(compiled))
+    _, first, said = run("w1", "--alarm", "0", folder=str(folder))
+    assert "making the alarm" in said
+    _, again, said = run("w1", "--alarm", "0", folder=str(folder))
+    assert (again, "making" in said) == (first, False)
+    assert 0 < first[0]["p_value"] <= 1
+
+
+def test_a_router_that_can_have_no_alarm_is_refused(run, tmp_path):
+    folder = saved(tmp_path / "router", "majority", validation=0)
+    with pytest.raises(FileNotFoundError, match="no alarm beside it"):
+        run("w1", "--alarm", "0.1", folder=str(folder))
+    with pytest.raises(ValueError, match="too few validation sequences"):
+        run("w1", "--alarm", "0.1", folder=str(folder))
+
+
 @pytest.mark.parametrize("arguments, message", [
     (("w1", "--window", "first"), "and 0 sizes"),
     (("w1", "--window-tokens", "5"), "--window None"),
     (("w1", "--window", "first", "--window-tokens", "5", "--window-characters", "5"), "and 2 sizes"),
     (("--files", "nowhere.txt"), "nowhere.txt"),
-    (("w1", "--fallback", "law"), "Give a threshold"),
-    (("", "--explain"), "Expected at least one token"),
+    (("w1", "--fallback", "law"), "Give a threshold or an alarm"),
+    (("", "--explain"), "Text 1 cannot be explained. Expected at least one token"),
+    (("w1", "--alarm", "1"), "at least 0 and below 1"),
     (tuple(["w1"] * 101 + ["--explain"]), "at most 100 prompts"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_said_in_a_sentence(run, arguments, message):
@@ -164,6 +207,22 @@ def test_explanations_are_shown_and_written(router, monkeypatch, capsys, tmp_pat
     assert CompiledRouter.load(f"{router}/compiled").route("w1 w2 w3").expert in out
     assert "w3</span>" in (tmp_path / "why.html").read_text()
     assert "written" in said
+
+
+@pytest.mark.parametrize("name, content, message", [
+    (None, "w1\n\nw2\n", "^Line 2 cannot be explained. Expected at least one token"),
+    (None, "w1\nw2\n   ", "^Line 3 cannot"),
+    ("a.jsonl", '{"text": "w1"}\n{"text": ""}\n', "^Line 2 of `.*/a.jsonl` cannot"),
+    ("a.jsonl", '{"text": "w1"}\n{"text": 3}\n', "^Line 2 of `.*/a.jsonl` cannot .* without a string in `text`"),
+    ("a.txt", " \n", "^`.*/a.txt` cannot"),
+])  # fmt: skip
+def test_what_cannot_be_explained_is_named(run, tmp_path, name, content, message):
+    first = tmp_path / "first.jsonl"
+    first.write_text('{"text": "w1"}\n' * 3)
+    arguments = () if name is None else ("--files", str(first), str(tmp_path / name))
+    (tmp_path / (name or "unread")).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        run("--explain", *arguments, stdin=content.encode() if name is None else b"")
 
 
 def test_memory_does_not_grow_with_the_prompts_and_order_is_kept(router):

@@ -103,13 +103,18 @@ def test_few_prompts_are_refused(run, write):
         run(write("live.jsonl", new_prompts(10)))
 
 
-def test_counts_of_another_router_are_refused(run, write, tmp_path):
+def test_counts_of_another_router_are_refused_or_left_out(run, write, tmp_path, capsys):
     other = router(validation=150)
     other.save_pretrained(tmp_path / "other")
     drift(["--router", str(tmp_path / "other"), str(write("live.txt", new_prompts(50))), "--save",
            str(tmp_path / "other.npz")])  # fmt: skip
     with pytest.raises(ValueError, match="of one router"):
         run(tmp_path / "other.npz")
+    run(write("own.txt", new_prompts(50)), "--save", tmp_path / "own.npz")
+    alone = run(tmp_path / "own.npz")
+    assert "left out" not in capsys.readouterr().err
+    assert run(tmp_path / "own.npz", tmp_path / "other.npz") == alone
+    assert "1 files are another router's and were left out: " in capsys.readouterr().err
     with pytest.raises(ValueError, match="of one router"):
         run(write("live.txt", new_prompts(50)), "--against", tmp_path / "other.npz")
 

@@ -1,18 +1,22 @@
 """A saved router is pushed with the numbers of its own run, or with none."""
 
 import json
+import shutil
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
-from ir3de.routers import load_router
-from ir3de.routers.card import metadata_of, with_metadata
+from ir3de.compiling.router import compile_router
+from ir3de.routers import SAVED, RandomRouter, TokenTableRouter, load_router
+from ir3de.routers.card import metadata_of, router_card, with_metadata
 from ir3de.upkeep.certificate import certify
 from ir3de.upkeep.push import push
 from ir3de.upkeep.verify import verify
 from tests.helpers.counts import share
 from tests.helpers.pushed import hub as hub  # noqa: PLC0414 - a fixture
 from tests.helpers.pushed import router as router  # noqa: PLC0414 - a fixture
+from tests.serving.alarms import router as with_alarm
 
 
 @pytest.fixture
@@ -112,3 +116,86 @@ def test_a_damaged_router_is_not_pushed(hub, folder):
     with pytest.raises(ValueError, match="truncated"):
         push(str(folder), "me/router")
     assert not hub.repositories
+
+
+def _pushed(hub, name="me/router"):
+    return hub.repositories["model", name].files
+
+
+def _compiled_here(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in (folder / "compiled").rglob("*")
+        if path.is_file()
+    }
+
+
+def _compiled_there(hub):
+    return {name: content for name, content in _pushed(hub).items() if name.startswith("compiled/")}
+
+
+def test_the_compiled_form_goes_with_it_compiled_first_where_that_is_needed(hub, folder, router, capsys):
+    push(str(folder), "me/router")
+    assert "missing or out of date: compiling it" in capsys.readouterr().out
+    assert _compiled_there(hub) == _compiled_here(folder)
+    assert json.loads(_pushed(hub)["compiled/compiled.json"])["source"]["identity"] == router.identity_hash()
+    push(str(folder), "me/router")
+    assert "compiling it" not in capsys.readouterr().out
+    router.add_expert("zoology", share([9] * 20))
+    router.save_pretrained(folder)
+    push(str(folder), "me/router")
+    assert "compiling it" in capsys.readouterr().out
+    assert _compiled_there(hub) == _compiled_here(folder)
+    assert json.loads(_pushed(hub)["compiled/compiled.json"])["source"]["identity"] == router.identity_hash()
+
+
+def test_the_alarm_goes_with_it_and_goes_when_there_is_none_any_more(hub, tmp_path, router):
+    with_alarm(validation=20).save_pretrained(tmp_path / "router")
+    compile_router(str(tmp_path / "router"))
+    shutil.rmtree(tmp_path / "router" / "compiled" / "alarm")  # as an earlier version left it
+    push(str(tmp_path / "router"), "me/router")
+    assert {name for name in _pushed(hub) if name.startswith("compiled/alarm/surprise-")}
+    assert _compiled_there(hub) == _compiled_here(tmp_path / "router")
+    hub.add("me/router", {**_pushed(hub), "compiled/alarm/mine.txt": b"mine"})
+    router.save_pretrained(tmp_path / "router")
+    push(str(tmp_path / "router"), "me/router")
+    assert [name for name in _pushed(hub) if name.startswith("compiled/alarm/")] == ["compiled/alarm/mine.txt"]
+
+
+def test_what_an_older_push_left_goes_and_strangers_files_stay(hub, folder, router):
+    push(str(folder), "me/router")
+    strangers = {"compiled/notes.txt": b"mine", "compiled/table.npy": b"0", "other/compiled.json": b"{}"}
+    hub.add("me/router", {**_pushed(hub), **strangers})
+    router.push_to_hub("me/router")  # cannot compile
+    assert {name for name in _pushed(hub) if "compiled" in name} == strangers.keys()
+    assert "CompiledRouter" not in _card(hub)
+    push(str(folder), "me/router")
+    assert _compiled_there(hub) == _compiled_here(folder) | {
+        name: content for name, content in strangers.items() if name.startswith("compiled/")
+    }
+
+
+def test_a_router_that_is_no_table_has_no_compiled_form(hub, tmp_path, capsys):
+    router = RandomRouter()
+    router.begin(["code", "law"], torch.ones(2))
+    router.save_pretrained(tmp_path / "random")
+    push(str(tmp_path / "random"), "me/random")
+    assert "no compiled form" in " ".join(capsys.readouterr().out.split())
+    assert not any(name.startswith("compiled") for name in _pushed(hub, "me/random"))
+    assert "CompiledRouter" not in _card(hub, "me/random")
+
+
+def test_the_card_shows_how_to_route_without_torch(hub, folder, router):
+    (folder / "README.md").write_text(router_card(router._config(), "a folder"))
+    push(str(folder), "me/router")
+    assert 'CompiledRouter.from_pretrained("me/router")' in _card(hub)
+    assert 'RidgeRouter.from_pretrained("me/router")' in _card(hub)
+    assert 'python main.py route --router me/router "your prompt"' in _card(hub)
+    assert "a folder" not in _card(hub)
+
+
+def test_every_router_that_can_be_compiled_has_a_card_that_says_so():
+    for name, kind in SAVED.items():
+        config = {"router": name, "experts": {"a": {}}, "settings": {}, "chosen": {}, "reads": {}}
+        shown = "CompiledRouter.from_pretrained" in router_card(config, "me/router")
+        assert shown == issubclass(kind, TokenTableRouter), name
