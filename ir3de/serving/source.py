@@ -18,8 +18,8 @@ def source_of(router: Path) -> dict[str, str]:
     path = router / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a saved or a compiled router in `{router}`, but there is no config.json. Run"
-            " `python main.py fit` first."
+            f"Expected a saved or a compiled router in `{router}`, but there is neither config.json nor {CONFIG}. Run"
+            " `python main.py fit` first; or, for a compiled one alone, `python main.py compile`."
         )
     try:
         config: dict[str, Any] = json.loads(path.read_bytes())

@@ -24,7 +24,7 @@ def deberta(tmp_path_factory):
         "the cat sat on the mat",
         "  two  spaces ",
         "tab\there\nnew line",
-        pytest.param("ﬁ x² ½ １２", id="characters that NFKC changes"),  # noqa: RUF001
+        pytest.param("ﬁ x² ½ １２", id="characters that NFKC changes"),
         "naïve cafe\u0301",
         "日本",
         "a",
