@@ -1,7 +1,7 @@
 """Every benchmark against the rivals, one after the other: a table, figures, and every number as JSON.
 
     make bench                                          # makes the rivals' environment, and runs all
-    make bench PROMPTS="train.jsonl test.jsonl"         # measures accuracy on these prompts, too
+    make bench PROMPTS="train.jsonl test.jsonl"         # measures accuracy and confidence on these prompts, too
     python benchmarks/bench.py --rivals .venv-rivals/bin/python [--into runs/bench]
 
 Each part is a benchmark of its own, run on one core (the gateway, its upstream and its clients share all of them), in
@@ -31,10 +31,11 @@ PARTS = {
     "fit": ["fit_from_counts.py"],
     "decisions": ["decisions.py"],
     "accuracy": ["accuracy.py"],
+    "confidence": ["confidence.py"],
     "experts": ["many_experts.py"],
     "gateway": ["gateway.py", "--clients", "1", "128", "512", "--rounds", "2"],
 }
-WITH_RIVALS = ("decisions", "accuracy")
+WITH_RIVALS, WITH_PROMPTS = ("decisions", "accuracy"), ("accuracy", "confidence")
 
 
 def machine() -> dict[str, str | int]:
@@ -64,7 +65,7 @@ def run(name: str, into: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, str(HERE / PARTS[name][0]), *PARTS[name][1:], "--json", str(unfinished)]
     if name in WITH_RIVALS:
         command += ["--rivals", arguments.rivals, "--log", str(into / "rivals.log")]
-    if name == "accuracy" and arguments.prompts:
+    if name in WITH_PROMPTS and arguments.prompts:
         command += ["--prompts", *map(str, arguments.prompts)]
     start = time.perf_counter()
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)

@@ -18,6 +18,7 @@ ROUTERS = (
     ("kolmo", "kolmo: zstd dictionaries"),
     ("aurelio", "aurelio semantic-router on MiniLM"),
     ("aurelio_free", "aurelio, an encoder that takes no time"),
+    ("aurelio_free_few", "the same, 10 texts a domain in the place of 200"),
     ("minilm_knn", "MiniLM and kNN"),
     ("deberta_small", "encoder of DeBERTa-v3-small's size"),
     ("deberta_large", "encoder of DeBERTa-v3-large's size"),
@@ -85,6 +86,11 @@ def targets(result: Numbers) -> list[Target]:
     found.append(
         Target("the window's decision is the full one's, 8,000 characters, majority", agreement, 99, False, "%")
     )
+    for title, one in result["confidence"].items():
+        errors = [
+            state["expected_calibration_error"] for states in one["routers"].values() for state in states.values()
+        ]
+        found.append(Target(f"the worst ECE of any router and state, {title}", max(errors), 0.03, True))
     for length in LENGTHS:
         own = own_time(text[length])
         what = f"own time at {int(length):,} characters: aurelio's beyond the encoder / ours beyond the tokenizer"
@@ -155,6 +161,20 @@ def stages(result: Numbers) -> Table:
     return Table("Tokenizing + encoding + scoring + deciding, µs", columns, rows)
 
 
+def confidence(result: Numbers) -> Table:
+    """Return how far confidence can be believed."""
+    columns = ["", "accuracy %", "ECE", "Brier score", "AUROC", "ECE without a domain", "ECE with it again"]
+    rows = []
+    for title, one in result["confidence"].items():
+        for name, states in one["routers"].items():
+            first = next(iter(states.values()))
+            errors = [f"{state['expected_calibration_error']:.3f}" for state in states.values()]
+            area = "" if first["auroc"] is None else f"{first['auroc']:.3f}"
+            cells = [f"{100 * first['accuracy']:.1f}", errors[0], f"{first['brier_score']:.3f}", area, *errors[1:]]
+            rows.append([f"{title}: {name}", *cells])
+    return Table("Confidence: expected calibration error (15 bins of equal mass) on held-out text", columns, rows)
+
+
 def experts(result: Numbers) -> Table:
     """Return decisions against the number of experts."""
     names = ("majority", "entropy_top_k", "mean")
@@ -191,7 +211,8 @@ def gateway(result: Numbers) -> Table:
 def tables(result: Numbers) -> list[Table]:
     """Return all tables."""
     reached = Table("Aims", ["", "measured", "aim", "met"], [one.cells() for one in targets(result)])
-    return [rivals(result), reached, stages(result), fit(result), experts(result), gateway(result)]
+    others = (stages, fit, confidence, experts, gateway)
+    return [rivals(result), reached, *(table(result) for table in others)]
 
 
 def markdown(result: Numbers) -> str:

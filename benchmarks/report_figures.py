@@ -11,10 +11,10 @@ from ir3de.evaluation.figures import save_figure
 OURS = ("majority", "mean", "smoothed_bayes", "entropy_top_k")
 COLORS = {
     "majority": "#1f6feb", "entropy_top_k": "#79b8ff", "mean": "#0a7ea4", "smoothed_bayes": "#1a7f37",
-    "kolmo": "#d1242f", "aurelio": "#8250df", "aurelio_free": "#cf5c9c", "minilm_knn": "#bf8700",
-    "deberta_small": "#6e4b1f", "deberta_large": "#57606a",
+    "kolmo": "#d1242f", "aurelio": "#8250df", "aurelio_free": "#cf5c9c", "aurelio_free_few": "#e9a3c9",
+    "minilm_knn": "#bf8700", "deberta_small": "#6e4b1f", "deberta_large": "#57606a",
 }  # fmt: skip
-MARKERS = "osD^vP*X<>"
+MARKERS = "osD^vP*X<>p"
 NAMES = {key: name.replace("**", "") for key, name in ROUTERS}
 
 

@@ -13,13 +13,14 @@ from texts import Texts
 NAMES = {
     "kolmo": "kolmo",
     "aurelio": "aurelio semantic-router, MiniLM",
-    "aurelio_free": "aurelio semantic-router, free encoder",
+    "aurelio_free": "aurelio semantic-router, an encoder that takes no time",
+    "aurelio_free_few": "the same, 10 texts a domain",
     "minilm_knn": "MiniLM + kNN",
     "deberta_small": "encoder of DeBERTa-v3-small's size",
     "deberta_large": "encoder of DeBERTa-v3-large's size",
 }
-# Texts of a domain that those learn whose vectors mean nothing, so that only their time counts: few make them fast.
-AT_MOST = {"aurelio_free": 10, "deberta_small": 1, "deberta_large": 1}
+# Texts of a domain that these learn. Their vectors mean nothing, so that only their time counts; few make them fast.
+AT_MOST = {"aurelio_free_few": 10, "deberta_small": 1, "deberta_large": 1}
 _WORKER = Path(__file__).parent / "rivals" / "worker.py"
 
 

@@ -1,6 +1,6 @@
 """A rival as a process of its own: JSON lines in, JSON lines out; run with the Python of the rivals' environment.
 
-    python worker.py kolmo|aurelio|aurelio_free|minilm_knn|deberta_small|deberta_large
+    python worker.py kolmo|aurelio|aurelio_free|aurelio_free_few|minilm_knn|deberta_small|deberta_large
 
 Every rival is used as its documentation says, with its own defaults, on one core. Texts are cut where an encoder cuts
 them: MiniLM at 256 tokens (its own setting), DeBERTa at 512.
@@ -272,6 +272,7 @@ RIVALS: dict[str, Callable[[], Rival]] = {
     "kolmo": Kolmo,
     "aurelio": Aurelio,
     "aurelio_free": lambda: Aurelio(free=True),
+    "aurelio_free_few": lambda: Aurelio(free=True),
     "minilm_knn": EncoderKNN,
     "deberta_small": lambda: EncoderKNN(SMALL),
     "deberta_large": lambda: EncoderKNN(LARGE),
