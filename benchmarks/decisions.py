@@ -119,7 +119,9 @@ def each(function: Callable[[str], object]) -> Callable[[list[str]], object]:
     return lambda texts: [function(text) for text in texts]
 
 
-def batches(compiled: dict[str, CompiledRouter], test: Texts, rounds: int) -> dict[str, dict[str, float]]:
+def batches(
+    compiled: dict[str, CompiledRouter], others: dict[str, Rival], test: Texts, rounds: int
+) -> dict[str, dict[str, float]]:
     """Return texts per second at 2,000 characters in batches, and what the decision adds to the tokenizer, percent."""
     texts, result = cut_texts(test, 2_000, TEXTS), {}
     for name, one in compiled.items():
@@ -132,6 +134,9 @@ def batches(compiled: dict[str, CompiledRouter], test: Texts, rounds: int) -> di
             "texts_per_second": 1e6 * len(texts) / found["decide"]["best"],
             "added_percent": 100 * (found["decide"]["best"] / found["tokenize"]["best"] - 1),
         }
+    for name, rival in others.items():
+        some = texts[: SLOW.get(name, TEXTS)]
+        result[name] = {"texts_per_second": len(some) / min(rival.batch_seconds(some) for _ in range(2))}
     return result
 
 
@@ -170,11 +175,13 @@ def show(result: dict[str, Any]) -> None:
     OUT.print(table)
     agreement = ", ".join(f"{name} {value:.1f}%" for name, value in result["text"]["8000"]["agreement"].items())
     OUT.print(f"window {result['window']}: agreement with the full decision at 8,000 characters: {agreement}")
-    added = ", ".join(
-        f"{name} {row['added_percent']:+.1f}% ({row['texts_per_second']:,.0f} texts/s)"
-        for name, row in result["batches"].items()
-    )
-    OUT.print(f"batches of texts of 2,000 characters: what the decision adds to the tokenizer: {added}")
+    table = Table(title="texts of 2,000 characters in batches")
+    for column in ("", "texts/s", "added to the tokenizer's own time"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, row in result["batches"].items():
+        added = f"{row['added_percent']:+.1f}%" if "added_percent" in row else ""
+        table.add_row(NAMES.get(name, name), f"{row['texts_per_second']:,.1f}", added)
+    OUT.print(table)
 
 
 def main() -> None:
@@ -202,7 +209,7 @@ def main() -> None:
                 "text": from_text(
                     compiled, folder=folder, test=test, others=others, window=window, rounds=arguments.rounds
                 ),
-                "batches": batches(compiled, test, arguments.rounds),
+                "batches": batches(compiled, others, test, arguments.rounds),
                 "window": window.as_dict(),
                 "passage_characters": PASSAGE,
                 "versions": {name: one.version for name, one in others.items()},

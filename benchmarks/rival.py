@@ -46,6 +46,10 @@ class Rival:
         """Return the seconds of each text's decision."""
         return list(self._ask("time", texts))
 
+    def batch_seconds(self, texts: Sequence[str]) -> float:
+        """Return the seconds of all decisions, made by one call where there is one for many."""
+        return float(self._ask("batch", texts))
+
     def choices(self, texts: Sequence[str]) -> list[str]:
         """Return the domain that each text is sent to."""
         return list(self._ask("route", texts))

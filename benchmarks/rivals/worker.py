@@ -38,24 +38,24 @@ class Rival(ABC):
 
     def answer(self, what: str, value: Any) -> Any:
         """Do what is asked for."""
-        match what:
-            case "train":
-                return f"{self.package} {version(self.package)}", seconds(self.train, value)
-            case "route":
-                return [self.route(text) for text in value]
-            case "time":
-                return [seconds(self.route, text) for text in value]
-            case "stages":
-                found: dict[str, list[float]] = {}
-                for text in value:
-                    for stage, taken in self.stages(text):
-                        found.setdefault(stage, []).append(taken)
-                return found
-            case "add":
-                return seconds(lambda two: self.add(*two), value)
-            case "remove":
-                return seconds(self.remove, value)
-        raise ValueError(what)
+        does: dict[str, Callable[[Any], Any]] = {
+            "train": lambda texts: (f"{self.package} {version(self.package)}", seconds(self.train, texts)),
+            "route": lambda texts: [self.route(text) for text in texts],
+            "time": lambda texts: [seconds(self.route, text) for text in texts],
+            "batch": lambda texts: seconds(self.route_many, texts),
+            "stages": self.stages_of,
+            "add": lambda two: seconds(lambda _: self.add(*two), None),
+            "remove": lambda name: seconds(self.remove, name),
+        }
+        return does[what](value)
+
+    def stages_of(self, texts: list[str]) -> dict[str, list[float]]:
+        """Return the seconds of each stage of each text's decision."""
+        found: dict[str, list[float]] = {}
+        for text in texts:
+            for stage, taken in self.stages(text):
+                found.setdefault(stage, []).append(taken)
+        return found
 
     def train(self, texts: Texts) -> None:
         """Learn every domain."""
@@ -73,6 +73,10 @@ class Rival(ABC):
     @abstractmethod
     def route(self, text: str) -> str:
         """Return the domain of a text."""
+
+    def route_many(self, texts: list[str]) -> list[str]:
+        """Return the domain of each text, by a call for many where there is one."""
+        return [self.route(text) for text in texts]
 
     @abstractmethod
     def stages(self, text: str) -> Iterator[tuple[str, float]]:
@@ -108,6 +112,9 @@ class Kolmo(Rival):
 
     def route(self, text: str) -> str:
         return str(self._router.route(text).winner)
+
+    def route_many(self, texts: list[str]) -> list[str]:
+        return [str(one.winner) for one in self._router.route_many(texts).results]
 
     def stages(self, text: str) -> Iterator[tuple[str, float]]:
         whole, scoring = seconds(self.route, text), seconds(self._router._score_prompt, text.encode())
@@ -169,6 +176,9 @@ class EncoderKNN(Rival):
 
     def route(self, text: str) -> str:
         return self._decide(self._score(self._encoder([text])[0]))
+
+    def route_many(self, texts: list[str]) -> list[str]:
+        return [self._decide(self._score(vector)) for vector in self._encoder(texts)]
 
     def stages(self, text: str) -> Iterator[tuple[str, float]]:
         tokenizing = seconds(self._encoder.tokenize, text)
