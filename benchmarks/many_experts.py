@@ -107,8 +107,25 @@ def measure(num_experts: int, dim: int) -> dict[str, float]:
     return result
 
 
+def of_compiled(name: str) -> bool:
+    """Return whether a figure is the compiled router's."""
+    return name.startswith("compiled ")
+
+
+def show(title: str, result: dict[str, dict[str, float]]) -> None:
+    """Print one table; a decision's ratio is to the first row."""
+    first = next(iter(result.values()))
+    table = Table(title=title)
+    for name in ("experts", *first):
+        table.add_column(name.removeprefix("compiled "), justify="right")
+    for experts, row in result.items():
+        cells = [f"{v:.4g} ({v / first[n]:.2f}x)" if n.endswith("µs") else f"{v:.3g}" for n, v in row.items()]
+        table.add_row(f"{int(experts):,}", *cells)
+    Console(width=150).print(table)
+
+
 def main() -> None:
-    """Measure every number of experts, and print the table."""
+    """Measure every number of experts, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experts", type=int, nargs="+", default=[5, 100, 1_000, 10_000])
     parser.add_argument("--dim", type=int, default=256, help="features of the embedding table")
@@ -119,20 +136,12 @@ def main() -> None:
         print(json.dumps(measure(arguments.experts[0], arguments.dim)))
         return
     result: dict[str, dict[str, float]] = {}
-    table = Table(title=f"V = {VOCAB:,}, d = {arguments.dim}, {TOKENS:,} tokens an expert, one thread")
-    table.add_column("experts", justify="right")
-    first: dict[str, float] = {}
     for experts in arguments.experts:
         command = [sys.executable, __file__, "--one", "--experts", str(experts), "--dim", str(arguments.dim)]
-        measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        result[str(experts)] = measured
-        if not first:
-            first = measured
-            for name in measured:
-                table.add_column(name, justify="right")
-        cells = [f"{v:.4g} ({v / first[n]:.2f}x)" if n.endswith("µs") else f"{v:.3g}" for n, v in measured.items()]
-        table.add_row(f"{experts:,}", *cells)
-    Console(width=200).print(table)
+        result[str(experts)] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    facts = f"V = {VOCAB:,}, d = {arguments.dim}, {TOKENS:,} tokens an expert, one thread"
+    show(f"the router: {facts}", {k: {n: v for n, v in row.items() if not of_compiled(n)} for k, row in result.items()})
+    show("the compiled router", {k: {n: v for n, v in row.items() if of_compiled(n)} for k, row in result.items()})
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1))
 

@@ -19,9 +19,9 @@ ROUTERS = (
     ("aurelio", "aurelio semantic-router on MiniLM"),
     ("aurelio_free", "aurelio, an encoder that takes no time"),
     ("aurelio_free_few", "the same, 10 texts a domain in the place of 200"),
-    ("minilm_knn", "MiniLM and kNN"),
-    ("deberta_small", "encoder of DeBERTa-v3-small's size"),
-    ("deberta_large", "encoder of DeBERTa-v3-large's size"),
+    ("minilm_knn", "MiniLM (reads 256 tokens) and kNN"),
+    ("deberta_small", "encoder of DeBERTa-v3-small's size (reads 512)"),
+    ("deberta_large", "encoder of DeBERTa-v3-large's size (reads 512)"),
 )
 SAME_TABLE = {"smoothed_bayes": "mean"}  # decides by a table of the same form, so in the same time
 ENCODERS = {"minilm_knn": "MiniLM and kNN", "deberta_small": "DeBERTa-v3-small's size"}
@@ -216,8 +216,15 @@ def gateway(result: Numbers) -> Table:
                     continue
                 added = [f"{row[f'p{q}_ms'] - base[f'p{q}_ms']:+.1f}" for q in (50, 99)]
                 rates = f"{row['requests_per_second']:,.0f} of {base['requests_per_second']:,.0f}"
-                rows.append([f"{clients} clients, an upstream that takes {think}: {way}", *added, rates])
-    columns = ["", "added at p50, ms", "at p99, ms", "requests/s, of the upstream's alone"]
+                rows.append([clients, think, way, *added, rates])
+    columns = [
+        "clients",
+        "the upstream takes",
+        "asked",
+        "added at p50, ms",
+        "at p99, ms",
+        "requests/s, of the upstream's alone",
+    ]
     return Table("The gateway", columns, rows)
 
 

@@ -76,7 +76,8 @@ def save_serving(result: Numbers, path: Path) -> None:
             places = [place + (i - 1) * width for place in range(len(added))]
             color = ("#57606a", "#1f6feb", "#8250df")[i]
             gateway.bar(places, added, width, alpha=alpha, color=color, label=f"{way}, p{q}")
-    gateway.set_xticks(range(len(by_clients)), [f"{clients} clients" for clients in by_clients])
+    gateway.set_xticks(range(len(by_clients)), list(by_clients))
+    gateway.set_xlabel("clients at a time")
     gateway.set_ylabel(f"ms that the gateway adds (an upstream that takes {thinking})")
     gateway.set_yscale("symlog", linthresh=1)
     gateway.grid(alpha=0.3, axis="y")

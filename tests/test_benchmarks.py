@@ -118,7 +118,7 @@ def test_the_report_says_what_was_measured():
     page = report.markdown(result)
     assert "| blocks: ridge | 90.0 | 0.010 | 0.100 |  | 0.040 | 0.010 |" in page
     assert "| 1,000 | 2.00 | 600.0 | 300× | 1e-06 |" in page
-    assert "| 128 clients, an upstream that takes 0.3 s: auto | +0.7 | +3.0 | 90 of 100 |" in page
+    assert "| 128 | 0.3 s | auto | +0.7 | +3.0 | 90 of 100 |" in page
     for table in report.tables(result):
         assert all(len(row) == len(table.columns) for row in table.rows), table.title
 
