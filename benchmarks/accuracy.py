@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--rivals", help="the Python of the rivals' environment")
     parser.add_argument("--prompts", type=Path, nargs=2, help="JSONL files of training and test prompts")
     parser.add_argument("--max-bytes", type=int, default=1_000_000, help="of each installed domain")
-    parser.add_argument("--vectors", type=int, default=500, help="passages of each domain whose vectors are kept")
+    parser.add_argument("--vectors", type=int, default=300, help="passages of each domain whose vectors are kept")
     parser.add_argument("--texts", type=int, default=100, help="of each domain that are tested")
     parser.add_argument("--json", type=Path, help="write every number here")
     parser.add_argument("--log", type=Path, default=Path("/dev/null"), help="what rivals say")

@@ -9,8 +9,11 @@ from rich.table import Table as RichTable
 Numbers = dict[str, Any]
 LENGTHS = ("80", "400", "2000", "8000")
 WINDOWED = "majority, window"
-# Key in the parts' numbers and name in the tables; where times are those of another key, that one comes third.
+TOKENIZERS = ("tokenizers", "tiktoken")
+# Key in the parts' numbers, and name in the tables.
 ROUTERS = (
+    ("tokenizers", "*the tokenizer alone (`tokenizers`)*"),
+    ("tiktoken", "*tiktoken alone, the same ids*"),
     ("majority", "**IR3DE**, ridge by majority"),
     ("entropy_top_k", "IR3DE, ridge by entropy top-50"),
     ("mean", "IR3DE, ridge by mean"),
@@ -140,6 +143,13 @@ def shown_accuracy(accuracy: Numbers) -> str:
     return f"{accuracy['mean']:.1f} ({low:.1f} to {high:.1f})"
 
 
+def ids(result: Numbers) -> Table:
+    """Return decisions from token ids."""
+    found = result["decisions"]["ids"]
+    rows = [[tokens, *(number(row[name]) for name in IDS)] for tokens, row in found["one_prompt"].items()]
+    return Table("From token ids, one prompt, µs (best)", ["tokens", *IDS], rows)
+
+
 def fit(result: Numbers) -> Table:
     """Return the fit against the stream."""
     rows = []
@@ -231,7 +241,7 @@ def gateway(result: Numbers) -> Table:
 def tables(result: Numbers) -> list[Table]:
     """Return all tables."""
     reached = Table("Aims", ["", "measured", "aim", "met"], [one.cells() for one in targets(result)])
-    others = (stages, batches, fit, confidence, experts, gateway)
+    others = (ids, stages, batches, fit, confidence, experts, gateway)
     return [rivals(result), reached, *(table(result) for table in others)]
 
 
@@ -257,7 +267,7 @@ def print_report(result: Numbers) -> None:
         for i, column in enumerate(table.columns):
             shown.add_column(column, justify="right" if i else "left", overflow="fold")
         for row in table.rows:
-            shown.add_row(*(cell.replace("**", "") for cell in row))
+            shown.add_row(*(cell.replace("*", "") for cell in row))
         out.print(shown)
     aims = targets(result)
     out.print(f"{sum(one.met for one in aims)} of {len(aims)} aims met")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import LENGTHS, ROUTERS, SAME_TABLE, Numbers, measured_sets
+from report import LENGTHS, ROUTERS, SAME_TABLE, TOKENIZERS, Numbers, measured_sets
 
 from ir3de.evaluation.figures import save_figure
 
@@ -14,8 +14,8 @@ COLORS = {
     "kolmo": "#d1242f", "aurelio": "#8250df", "aurelio_free": "#cf5c9c", "aurelio_free_few": "#e9a3c9",
     "minilm_knn": "#bf8700", "deberta_small": "#6e4b1f", "deberta_large": "#57606a",
 }  # fmt: skip
-MARKERS = "osD^vP*X<>p"
-NAMES = {key: name.replace("**", "") for key, name in ROUTERS}
+MARKERS = "hHosD^vP*X<>p"
+NAMES = {key: name.replace("*", "") for key, name in ROUTERS}
 
 
 def save_decisions(result: Numbers, path: Path) -> None:
@@ -25,7 +25,7 @@ def save_decisions(result: Numbers, path: Path) -> None:
     first, *others = figure.subplots(1, 1 + len(sets), width_ratios=[1.25] + [1.0] * len(sets))
     text = result["decisions"]["text"]
     for i, (key, name) in enumerate(NAMES.items()):
-        if key in SAME_TABLE:
+        if key in SAME_TABLE or key in TOKENIZERS:
             continue
         times = [text[length][key]["p50"] for length in LENGTHS]
         style = "-" if key in OURS else "--"
@@ -62,7 +62,7 @@ def save_serving(result: Numbers, path: Path) -> None:
     for i, selector in enumerate(("majority", "entropy_top_k", "mean")):
         for axes, unit in ((times, "µs"), (memory, "MiB")):
             values = [row[f"compiled {selector} {unit}"] for row in rows.values()]
-            axes.plot(list(rows), values, marker=MARKERS[i], color=COLORS[selector], label=selector)
+            axes.plot(list(rows), values, marker="osD"[i], color=COLORS[selector], label=selector)
     _logarithmic(times, "experts", "µs a decision, 256 token ids, median")
     _logarithmic(memory, "experts", "MiB that the compiled router takes")
     times.legend(fontsize=8, frameon=False)
