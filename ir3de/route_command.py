@@ -4,12 +4,12 @@ import argparse
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import get_args
 
-from ir3de.serving.alarm import has_alarm
 from ir3de.serving.bounds import Bounds
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.lines import Line, Tally, as_json, decisions, file_as_prompt, lines_of, text_as_prompt
@@ -32,8 +32,10 @@ def route(arguments: Sequence[str]) -> int:
     if given.texts and given.files:
         parser.error("give texts or --files, not both")
     Bounds(threshold=given.threshold, alarm=given.alarm, fallback=given.fallback)  # refused before anything is compiled
+    if given.html is not None:
+        _check_page(given.html)
     router = CompiledRouter.load(
-        _compiled(given.router, alarm=given.alarm is not None),
+        _compiled(given.router),
         window=_window(given), threshold=given.threshold, alarm=given.alarm, fallback=given.fallback,
     )  # fmt: skip
     if router.not_fast is not None:
@@ -105,13 +107,20 @@ def _window(given: argparse.Namespace) -> Window | None:
     return Window(given.window, sizes[0], "tokens" if given.window_characters is None else "characters")
 
 
-def _compiled(router: str, *, alarm: bool) -> Path:
-    folder = compiled_folder(router)
-    if folder is not None and alarm and folder.parent == Path(router) and not has_alarm(folder):
-        from ir3de.compiling.with_alarm import compile_with_alarm  # noqa: PLC0415 - loads torch, and is needed once
+def _check_page(path: Path) -> None:
+    """Refuse a path at which no page can be written, before anything is explained."""
+    if path.is_dir():
+        raise ValueError(
+            f"Expected `--html` to be a file to write, but `{path}` is a folder. Name a file in it, such as"
+            f" `{path / 'why.html'}`."
+        )
+    folder = next(parent for parent in path.absolute().parents if parent.exists())  # what is beyond it is made
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"Expected `--html {path}` to be in a folder that can be written, but `{folder}` is none.")
 
-        _say(f"making the alarm of the router in {router}; this takes some seconds, once")
-        return compile_with_alarm(router)
+
+def _compiled(router: str) -> Path:
+    folder = compiled_folder(router)
     if folder is not None:
         return folder
     from ir3de.compiling.router import compile_router  # noqa: PLC0415 - loads torch, and is needed once
@@ -163,6 +172,15 @@ def _explain(router: CompiledRouter, given: argparse.Namespace) -> None:
     if given.html is not None:
         replace_file(given.html, page(explanations).encode("utf-8", "replace"))
         _say(f"written {given.html}")
+    routes = [one.route for one in explanations]
+    tally = Tally(
+        prompts=len(lines),
+        replaced=sum(line.replaced for line in lines),
+        none_because=Counter(route.none_because for route in routes if route.none_because is not None),
+        in_window=sum(route.window is not None for route in routes),
+    )
+    for sentence in tally.report():
+        _say(sentence)
 
 
 def _place(lines: Sequence[Line], place: int, given: argparse.Namespace) -> str:

@@ -1,7 +1,7 @@
 """What the out-of-domain alarm and the watch over drift need, made from a router's counts and held-out sequences."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,9 +15,8 @@ from ir3de.functional.surprise import (
     surprise,
 )
 from ir3de.routers import TokenTableRouter
-from ir3de.serving.alarm import FOLDER, RANKED, Alarm
-from ir3de.serving.artifact import array_bytes, write_compiled
-from ir3de.serving.compiled import CompiledRouter
+from ir3de.serving.alarm import RANKED, Alarm
+from ir3de.serving.tables import Table
 from ir3de.serving.traffic import USUAL, Traffic
 from ir3de.statistics.token_counts import TokenCounts
 
@@ -25,23 +24,29 @@ Array = np.ndarray
 _SEQUENCES = 20_000  # of all experts together, spread evenly over each expert's
 
 
-def compile_alarm(router: TokenTableRouter, folder: Path) -> Path | None:
-    """Write the alarm into the folder of the router's compiled form, and return where; ``None`` if there can be none.
+class CompiledAlarm(NamedTuple):
+    """What a compiled router's config says of its alarm, and the alarm's arrays."""
+
+    config: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+def compile_alarm(router: TokenTableRouter, table: Table, *, identity: str) -> CompiledAlarm | None:
+    """Return the alarm of a router with this table and identity; ``None`` if there can be none.
 
     Beside it are the counts of the validation sequences, as if they had been prompts: what live ones are compared with.
     """
     statistics = router.statistics
     if not isinstance(statistics, TokenCounts):  # a fit on losses knows no domains
         return None
-    alarm = make_alarm(statistics)
-    if alarm is None:
+    made = make_alarm(statistics)
+    if made is None:
         return None
-    made, arrays = alarm
-    compiled = CompiledRouter.load(folder)
-    usual = {f"usual_{name}": array for name, array in _traffic(compiled, made, statistics).arrays().items()}
-    files = {f"{name}.npy": array_bytes(array) for name, array in {**arrays, **usual}.items()}
-    write_compiled(folder / FOLDER, {"source": compiled.config["source"], **made.config}, files)
-    return folder / FOLDER
+    alarm, arrays = made
+    assert alarm.expert_names == tuple(router.expert_names), "a router's experts are those of its shares"
+    usual = _traffic(table, alarm, statistics, identity).arrays()
+    config = {key: value for key, value in alarm.config.items() if key != "experts"}
+    return CompiledAlarm(config, {**arrays, **{f"usual_{name}": array for name, array in usual.items()}})
 
 
 def make_alarm(statistics: TokenCounts) -> tuple[Alarm, dict[str, Array]] | None:
@@ -144,12 +149,10 @@ def _sizes(parts: Sequence[Array]) -> Array:
     return np.array([len(part) for part in parts], dtype=np.int64)
 
 
-def _traffic(compiled: CompiledRouter, alarm: Alarm, statistics: TokenCounts) -> Traffic:
-    traffic = Traffic.none(
-        vocab_size=statistics.vocab_size, expert_names=alarm.expert_names, identity=compiled.identity
-    )
+def _traffic(table: Table, alarm: Alarm, statistics: TokenCounts, identity: str) -> Traffic:
+    traffic = Traffic.none(vocab_size=statistics.vocab_size, expert_names=alarm.expert_names, identity=identity)
     for bags in _held_out(statistics):
         for ids_T in bags:
             unusual = alarm.check(ids_T).p_value < USUAL
-            traffic.count(ids_T, expert=compiled.decide(ids_T), unusual=unusual)
+            traffic.count(ids_T, expert=table.decide(ids_T), unusual=unusual)
     return traffic

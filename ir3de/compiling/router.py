@@ -12,8 +12,7 @@ from ir3de.hub_repositories import hub_id
 from ir3de.pretrained.tokenizer import DEFINITION, TextTokenizer
 from ir3de.routers import RidgeRouter, TokenTableRouter, load_router
 from ir3de.routers.hub import router_folder
-from ir3de.serving.alarm import FOLDER as ALARM
-from ir3de.serving.artifact import FOLDER, array_bytes, read_config, write_compiled
+from ir3de.serving.artifact import ALARM, CONFIG, FOLDER, array_bytes, read_config, write_compiled
 from ir3de.serving.byte_pairs import NoBytePairs, byte_pairs
 from ir3de.serving.same_ids import check_same_ids
 from ir3de.serving.source import source_of
@@ -21,6 +20,7 @@ from ir3de.serving.tables import EmbeddingMeanTable, EntropyTopKTable, MajorityT
 from ir3de.serving.text import installed_versions, pack_ranks
 
 Array = np.ndarray
+_ALARM_BEFORE = "alarm"  # the folder in which format 1 had the alarm
 
 
 def compile_router(router: str, *, into: str | None = None) -> Path:
@@ -46,9 +46,11 @@ def compile_router(router: str, *, into: str | None = None) -> Path:
     folder = Path(into) if into is not None else source / FOLDER
     kind, arrays, table = _table(loaded)
     reader, ranks = _reader(loaded.tokenizer, folder)
+    made_from = source_of(source)
+    alarm = compile_alarm(loaded, table, identity=made_from["identity"])
     config = {
         "router": type(loaded).__name__,
-        "source": source_of(source),
+        "source": made_from,
         "experts": list(loaded.expert_names),
         "models": loaded.models,
         "table": kind,
@@ -56,11 +58,13 @@ def compile_router(router: str, *, into: str | None = None) -> Path:
         "tokenizer": loaded.tokenizer.fingerprint,
         "reader": reader,
         "calibration": calibrate(loaded, table),
+        "alarm": None if alarm is None else alarm.config,
     }
-    files = {f"{name}.npy": array_bytes(array) for name, array in {**arrays, **ranks}.items()}
+    arrays = {**arrays, **ranks, **({} if alarm is None else {f"{ALARM}{name}": a for name, a in alarm.arrays.items()})}
+    files = {f"{name}.npy": array_bytes(array) for name, array in arrays.items()}
     write_compiled(folder, config, files | {DEFINITION: loaded.tokenizer.files()[DEFINITION]})
-    if compile_alarm(loaded, folder) is None:  # what another router left
-        shutil.rmtree(folder / ALARM, ignore_errors=True)
+    if (folder / _ALARM_BEFORE / CONFIG).is_file():
+        shutil.rmtree(folder / _ALARM_BEFORE, ignore_errors=True)
     return folder
 
 

@@ -41,14 +41,16 @@ class Shares(NamedTuple):
 def shares(counts_GX: Array, totals_GX: Array) -> Shares:
     """Return ``Σ counts / Σ totals`` over the groups, ``totals_GX`` ``(G, X)`` or ``(G, 1)``, with its error.
 
-    The error is that of a ratio of two sums, to first order: groups need not be of one size. Where the total is zero,
-    share and error are zero.
+    The error is the jackknife's, what the share would be without the group: groups need not be of one size, and a share
+    that one group decides is uncertain. What comes from a single group, or from none, could be anything: its error is
+    1, and where the total is zero the share is zero.
     """
-    totals_X = np.maximum(totals_GX.sum(axis=0), 1)
-    share_X = counts_GX.sum(axis=0) / totals_X
-    filled = int((totals_GX.sum(axis=1) > 0).sum())
-    correction = np.sqrt(filled / (filled - 1)) if filled > 1 else 0.0
-    return Shares(share_X, correction * (counts_GX - share_X * totals_GX) / totals_X)
+    totals_X = totals_GX.sum(axis=0)
+    filled_X = (totals_GX > 0).sum(axis=0)
+    share_X = counts_GX.sum(axis=0) / np.maximum(totals_X, 1)
+    correction_X = np.sqrt(np.maximum(filled_X - 1, 0) / np.maximum(filled_X, 1))
+    error_GX = correction_X * (counts_GX - share_X * totals_GX) / np.maximum(totals_X - totals_GX, 1)
+    return Shares(share_X, error_GX + np.where((np.arange(len(error_GX)) == 0)[:, None] & (filled_X < 2), 1.0, 0.0))
 
 
 def distance(one_X: Array, other_X: Array) -> float:
@@ -88,6 +90,43 @@ def each_the_same(one: Shares, other: Shares, *, draws: int = DRAWS, seed: int =
     scale_X = np.where(error_X > 0, 1 / np.where(error_X > 0, error_X, 1), 0.0)
     most_B = np.abs(_thrown(one, other, scale_X, draws, seed)).max(axis=1)
     return np.array([_p_value(most_B, z) for z in np.abs(z_scores(one, other)).tolist()])
+
+
+def each_rate_the_same(counts_2X: Array, totals_2X: Array) -> Array:
+    """Return an exact p-value ``(X,)`` for each rate, of a change as rare as its own, or rarer, in any of them.
+
+    ``counts_2X`` of ``totals_2X`` are those of two samples. Given the counts of both together, chance shares them out
+    (Fisher's exact test), so that this holds for a handful of draws, where an error that is estimated from them does
+    not; but it supposes that draws are independent. A rate that one sample has no draws of has 1.
+    """
+    every = [_rarities(counts_2X[:, x].tolist(), totals_2X[:, x].tolist()) for x in range(counts_2X.shape[1])]
+    p_X = np.ones(len(every))
+    for x, (own, _) in enumerate(every):
+        # a rate is as rare with a probability that is the next lower rarity that it can have: rarities are p-values
+        reached = (possible[: np.searchsorted(possible, own, side="right")] for _, possible in every)
+        lowest = np.array([below[-1] if len(below) else 0.0 for below in reached])
+        p_X[x] = 1.0 if lowest.max() >= 1 else abs(np.expm1(np.log1p(-lowest).sum()))
+    return p_X
+
+
+def _rarities(counts: list[int], totals: list[int]) -> tuple[float, Array]:
+    """Return Fisher's two-sided p-value, and all that it can be with these sums, ascending."""
+    hits, draws, rest = sum(counts), totals[1], totals[0]
+    least, most = max(0, hits - rest), min(hits, draws)
+    mean = hits * draws / max(draws + rest, 1)
+    far = 50 + 40 * np.sqrt(mean)  # the variance is below the mean; beyond it the probability is 0 in float64
+    low, high = max(least, int(mean - far)), min(most, int(mean + far))
+    count_K = np.arange(low, high + 1, dtype=np.float64)
+    step_K = np.log((hits - count_K[:-1]) * (draws - count_K[:-1]))
+    step_K -= np.log((count_K[:-1] + 1) * (rest - hits + count_K[:-1] + 1))
+    log_K = np.concatenate([[0.0], np.cumsum(step_K)])
+    probability_K = np.exp(log_K - log_K.max())
+    probability_K /= probability_K.sum()
+    ascending_K = np.sort(probability_K)
+    as_rare_K = np.searchsorted(ascending_K, probability_K * (1 + 1e-7), side="right")
+    rarity_K = np.minimum(np.cumsum(ascending_K)[as_rare_K - 1], 1.0)
+    rarity_K[probability_K == probability_K.max()] = 1.0
+    return float(rarity_K[min(max(counts[1], low), high) - low]), np.unique(rarity_K)
 
 
 def _thrown(one: Shares, other: Shares, scale_X: Array, draws: int, seed: int) -> Array:

@@ -4,8 +4,10 @@ import asyncio
 import fcntl
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +31,17 @@ class LiveTraffic:
 
     It is the files that have the counts, so that they go on after a restart, a reload changes none of them, and several
     gateways may count in one folder. ``count`` is for the event loop; files are read and written in a thread.
+
+    Counts of one router take memory for every vocabulary entry. So that routers that follow each other do not add up,
+    those of the one before are saved as soon as another one's begin, and what cannot be written is kept as it would be
+    in its file, which is small.
     """
 
     def __init__(self) -> None:
         self._counted: dict[_Place, Traffic] = {}  # since the last save
-        self._unsaved: dict[_Place, Traffic] = {}  # what could not be written; the saving thread's
+        self._unsaved: dict[_Place, bytes] = {}  # what could not be written; the saving thread's
         self._one_at_a_time = asyncio.Lock()
+        self._due = asyncio.Event()
 
     def count(self, folder: str, router: CompiledRouter, ids_T: Array, route: Route) -> None:
         """Count a prompt that was routed with an alarm."""
@@ -42,6 +49,8 @@ class LiveTraffic:
         place = (folder, router.identity)
         counted = self._counted.get(place)
         if counted is None:
+            if self._counted:
+                self._due.set()
             counted = self._counted[place] = _nothing(router)
         counted.count(ids_T, expert=route.expert_index, unusual=route.p_value < USUAL)
 
@@ -49,18 +58,23 @@ class LiveTraffic:
         """Add what was counted since the last save to the files.
 
         Raises:
-            OSError: if one cannot be written; what belongs there is kept for the next save.
+            OSError: if one cannot be written; what belongs there is kept for the next save, whatever the error.
         """
         await self._in_thread(lambda: None)
 
     async def save_every(self, seconds: Callable[[], float]) -> None:
-        """Save for ever; what cannot be saved is said, and tried again."""
+        """Save for ever, and when the router was replaced; what cannot be saved is said, and tried again."""
         while True:
-            await asyncio.sleep(seconds())
+            timer = asyncio.get_running_loop().call_later(seconds(), self._due.set)
+            try:
+                await self._due.wait()
+            finally:
+                timer.cancel()
+            self._due.clear()
             try:
                 await self.save()
-            except OSError as error:
-                _LOG.warning("the counts of prompts are not saved yet: %s", error)
+            except Exception as error:  # or nothing would be saved from now on
+                _LOG.warning("the counts of prompts are not saved yet: %s: %s", type(error).__name__, error)
 
     async def drift(self, folder: str, router: CompiledRouter) -> Drift:
         """Return how all prompts that were counted for a router, which has an alarm, differ from validation sequences.
@@ -83,19 +97,27 @@ class LiveTraffic:
         return await asyncio.shield(asyncio.ensure_future(run()))  # or what was counted went with whoever waits
 
     def _save(self, counted: dict[_Place, Traffic]) -> None:
-        for place, traffic in counted.items():
-            unsaved = self._unsaved.get(place)
-            self._unsaved[place] = traffic if unsaved is None else unsaved + traffic
-        failed: OSError | None = None
-        for place, traffic in list(self._unsaved.items()):
-            try:
-                _add(place, traffic)
-            except OSError as error:
-                failed = error
-            else:
-                del self._unsaved[place]
-        if failed is not None:
-            raise failed
+        failed = [
+            self._save_one(place, counted.pop(place, None)) for place in dict.fromkeys([*self._unsaved, *counted])
+        ]
+        for error in failed:
+            if error is not None:
+                raise error
+
+    def _save_one(self, place: _Place, new: Traffic | None) -> Exception | None:
+        """Add what is new, and what could not be written before, to the file, or keep it and return why."""
+        kept = self._unsaved.get(place)
+        unsaved = None if kept is None else Traffic.from_bytes(kept, name="memory")
+        traffic = unsaved + new if unsaved is not None and new is not None else unsaved or new
+        assert traffic is not None, "a place has counts"
+        try:
+            _add(place, traffic)
+        except Exception as error:
+            if new is not None:
+                self._unsaved[place] = traffic.to_bytes()
+            return error.with_traceback(None)  # whose frames have the counts
+        self._unsaved.pop(place, None)
+        return None
 
 
 def prepare_folder(folder: str) -> None:
@@ -105,8 +127,8 @@ def prepare_folder(folder: str) -> None:
         OSError: if they cannot.
     """
     try:
-        with _alone(Path(folder)):
-            pass
+        with _alone(Path(folder)), tempfile.NamedTemporaryFile(dir=folder, prefix="."):
+            pass  # the lock alone may be left from who could make files there
     except OSError as error:
         raise OSError(
             f"Cannot write counts of prompts into `{folder}` ({error.strerror}). Set `traffic` to another folder."
@@ -133,17 +155,23 @@ def _file(place: _Place) -> Path:
 
 
 def _add(place: _Place, traffic: Traffic) -> None:
-    """Add counts to their file; one that is damaged is put aside."""
+    """Add counts to their file; one that is damaged is put aside, one that cannot be read now is not."""
     path = _file(place)
     with _alone(path.parent):
         if path.exists():
             try:
                 traffic = Traffic.read(path) + traffic
             except ValueError as error:
-                aside = path.with_name(path.name + _DAMAGED)
+                aside = _aside(path)
                 os.replace(path, aside)
                 _LOG.warning("counting begins anew, the file before is now %s: %s", aside, error)
         replace_file(path, traffic.to_bytes())
+
+
+def _aside(path: Path) -> Path:
+    """Return a name that no file put aside before has."""
+    names = (path.with_name(f"{path.name}{_DAMAGED}{number}") for number in chain([""], count(2)))
+    return next(name for name in names if not os.path.lexists(name))
 
 
 @contextmanager

@@ -64,10 +64,11 @@ class Roster:
         """Serve what a config says, without what admins have changed.
 
         Raises:
-            ValueError: if an expert that it names cannot be had; nothing has changed then.
+            ValueError: if an expert that it names cannot be had, none can, or the fallback is none of them; nothing
+                has changed then.
         """
         async with self._changing:
-            await self._serve(_Wish(router, settings, {}, frozenset()), needed=settings.experts)
+            await self._serve(_Wish(router, settings, {}, frozenset()), needed=settings.experts, check=_check_config)
 
     async def add(self, name: str, place: Place | None) -> None:
         """Serve an expert; without ``place`` where the config says it is.
@@ -99,8 +100,8 @@ class Roster:
             await self._serve(_Wish(self.served.router, self.settings, added, self._removed | {name}))
             _LOG.info("removed the expert %s", name)
 
-    async def _serve(self, wish: "_Wish", *, needed: Iterable[str] = ()) -> None:
-        """Make what is not there yet, and serve it in the place of what was served."""
+    async def _serve(self, wish: "_Wish", *, needed: Iterable[str] = (), check: "_Check | None" = None) -> None:
+        """Make what is not there yet, and serve it in the place of what was served, if ``check`` does not refuse it."""
         before = self._served.members if self._served is not None else {}
         places, upstreams = wish.places(), wish.settings.upstreams
         members: dict[str, Member] = {}
@@ -118,6 +119,8 @@ class Roster:
                 if name in needed:
                     raise
                 missing[name] = str(error)
+        if check is not None:
+            check(wish.settings, members, missing)
         for name, why in missing.items():
             if self.missing.get(name) != why:
                 _LOG.warning("the expert %s is not served: %s", name, why)
@@ -157,6 +160,18 @@ class _Wish:
             wanted = {name: _beside(others, name) for name in self.router.expert_names}
         wanted |= {**self.settings.experts, **self.added}
         return {name: place for name, place in wanted.items() if name not in self.removed}
+
+
+_Check = Callable[[GatewaySettings, Mapping[str, Member], Mapping[str, str]], None]
+
+
+def _check_config(settings: GatewaySettings, members: Mapping[str, Member], missing: Mapping[str, str]) -> None:
+    """Refuse a config with which nothing could be answered, or whose fallback could not answer."""
+    if not members:
+        raise ValueError(f"Expected at least one expert to serve, but got none: {missing}.")
+    if settings.fallback is not None and settings.fallback not in members:
+        why = f" ({missing[settings.fallback]})" if settings.fallback in missing else ""
+        raise ValueError(f"Expected the fallback to be one of {sorted(members)}, but got `{settings.fallback}`{why}.")
 
 
 def _beside(others: Place, name: str) -> Place:

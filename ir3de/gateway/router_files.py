@@ -10,14 +10,12 @@ from pathlib import Path
 from ir3de.gateway.metrics import Metrics
 from ir3de.gateway.settings import GatewaySettings
 from ir3de.hub_repositories import hub_id
-from ir3de.serving.alarm import FOLDER as ALARM
 from ir3de.serving.artifact import CONFIG, FOLDER
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.source import compiled_folder
 
 _LOG = logging.getLogger(__name__)
 _COMPILE = "import os, sys; os.nice(10); from ir3de.compiling.router import compile_router; compile_router(sys.argv[1])"
-_WATCHED = (CONFIG, f"{ALARM}/{CONFIG}")  # of a compiled router; the alarm is written last
 _AGAIN_SECONDS = 30.0  # after which a change that could not be read is tried again
 
 
@@ -53,35 +51,44 @@ async def watch(
     served: Callable[[], CompiledRouter],
     put: Callable[[CompiledRouter], Awaitable[None]],
     metrics: Metrics,
+    *,
+    seen: tuple[object, ...],
+    loading: asyncio.Lock,
 ) -> None:
     """Load the router again whenever it has changed on disk, for ever; one that cannot be read changes nothing.
 
+    ``seen`` is its signature from before the served one was loaded. ``loading`` is held from the look at the settings
+    until the router is put in; whoever else does so holds it, too, so that neither overtakes the other.
     One of the hub has no files here that could change: it is not watched.
     """
     loop = asyncio.get_running_loop()
-    seen, again = signature(Path(settings().router)), None
+    again: float | None = None
     while True:
         await asyncio.sleep(settings().watch_seconds)
-        now = signature(Path(settings().router))
-        if now == seen and (again is None or loop.time() < again):
-            continue
-        seen, again = now, None
-        try:
-            router = await load_router(settings(), like=served())
-            await put(router)
-        except (ValueError, OSError) as error:
-            metrics.reloads.labels("failed").inc()
-            _LOG.warning("the changed router cannot be used, the one before stays: %s", error)
-            again = loop.time() + _AGAIN_SECONDS
-            continue
-        metrics.reloads.labels("ok").inc()
-        _LOG.info("the router has changed: %s, experts %s", router.identity[:16], ", ".join(router.expert_names))
+        async with loading:
+            now = signature(Path(settings().router))
+            if now == seen and (again is None or loop.time() < again):
+                continue
+            failed, seen, again = again is not None, now, None
+            try:
+                router = await load_router(settings(), like=served())
+                if router.config == served().config and not failed:  # compiled here, or written again as it was
+                    continue
+                await put(router)
+            except Exception as error:  # whatever it is, the next change is to be noticed
+                metrics.reloads.labels("failed").inc()
+                unforeseen = not isinstance(error, (ValueError, OSError))
+                _LOG.warning("the changed router cannot be used, the one before stays: %s", error, exc_info=unforeseen)
+                again = loop.time() + _AGAIN_SECONDS
+                continue
+            metrics.reloads.labels("ok").inc()
+            _LOG.info("the router has changed: %s, experts %s", router.identity[:16], ", ".join(router.expert_names))
 
 
 def signature(router: Path) -> tuple[object, ...]:
     """Return what changes with a router on disk."""
     found: list[object] = []
-    for path in (router / "config.json", *(folder / name for folder in (router, router / FOLDER) for name in _WATCHED)):
+    for path in (router / "config.json", router / CONFIG, router / FOLDER / CONFIG):
         try:
             about = path.stat()
         except OSError:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,7 @@ from ir3de.gateway.keys import Keys
 from ir3de.gateway.live_traffic import LiveTraffic, prepare_folder
 from ir3de.gateway.metrics import Metrics
 from ir3de.gateway.roster import Roster
-from ir3de.gateway.router_files import load_router, watch
+from ir3de.gateway.router_files import load_router, signature, watch
 from ir3de.gateway.settings import GatewaySettings
 from ir3de.gateway.upstream import open_session
 
@@ -75,19 +76,15 @@ class Gateway:
             settings, session=self._session, environment=self._environment, metrics=metrics, load_local=self._load_local
         )
         await self._prepare(settings)
+        seen, loading = signature(Path(settings.router)), asyncio.Lock()
         await roster.put_settings(settings, await load_router(settings))
-        if not roster.served.members:
-            raise ValueError(f"Expected at least one expert to serve, but got none: {roster.missing}.")
-        if settings.fallback is not None and settings.fallback not in roster.served.members:
-            raise ValueError(
-                f"Expected the fallback to be one of {sorted(roster.served.members)}, but got `{settings.fallback}`."
-            )
         self._answering = Answering(roster, metrics, self._traffic)
 
         async def reload() -> None:
-            found = await asyncio.to_thread(self._read_again)
-            await self._prepare(found)
-            await roster.put_settings(found, await load_router(found, like=roster.served.router))
+            async with loading:
+                found = await asyncio.to_thread(self._read_again)
+                await self._prepare(found)
+                await roster.put_settings(found, await load_router(found, like=roster.served.router))
 
         admin = Admin(roster, self._keys, reload, self._traffic)
         app = build_app(Interface(roster, self._answering, metrics, self._keys), admin)
@@ -100,7 +97,10 @@ class Gateway:
         await web.SockSite(self._runner, listening, backlog=_BACKLOG).start()
         host, port = listening.getsockname()[:2]
         self.address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        watching = watch(lambda: roster.settings, lambda: roster.served.router, roster.put_router, metrics)
+        watching = watch(
+            lambda: roster.settings, lambda: roster.served.router, roster.put_router, metrics,
+            seen=seen, loading=loading,
+        )  # fmt: skip
         saving = self._traffic.save_every(lambda: roster.settings.traffic_seconds)
         self._watching = [asyncio.create_task(watching), asyncio.create_task(saving)]
 
@@ -118,8 +118,8 @@ class Gateway:
             await self._runner.cleanup()
         try:
             await self._traffic.save()
-        except OSError as error:
-            _LOG.warning("the last counts of prompts are lost: %s", error)
+        except Exception as error:  # the session is closed, whatever it was
+            _LOG.warning("the last counts of prompts are lost: %s: %s", type(error).__name__, error)
         if self._session is not None:
             await self._session.close()
 

@@ -1,5 +1,6 @@
 """The keys of ``serve``: the router, where the experts are, what is routed, and the limits."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +11,7 @@ from ir3de.serving.window import Window
 AUTO = "auto"
 RouteOn = Literal["user", "last_user", "all"]
 _LONGEST_NAME = 128
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value <= 0:
-                raise ValueError(f"Expected `limits.{name}` to be above 0, but got {value}.")
+            _check_above_zero(f"limits.{name}", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,11 @@ class LocalSettings:
     tokenizer: str | None = None
     max_tokens: int = 256
     waiting: int = 64
+
+    def __post_init__(self) -> None:
+        _check_above_zero("local.max_tokens", self.max_tokens)
+        if self.waiting < 0:
+            raise ValueError(f"Expected `local.waiting` to be 0 or more, but got {self.waiting}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +176,20 @@ class GatewaySettings:
                 )
         if not self.experts and self.others is None:
             raise ValueError("Expected `experts` or `others` to say where the experts are, but got neither.")
-        if self.fallback is not None and self.threshold is None and self.alarm is None:
+        if self.fallback is not None and self.threshold is None and not self.alarm:  # with 0 nothing is unusual
             raise ValueError(
-                f"The fallback `{self.fallback}` is for what is below a threshold, or unusual. Set `threshold` or"
-                " `alarm`, too."
+                f"The fallback `{self.fallback}` is for what is below a threshold, or unusual. Set `threshold`, or"
+                " `alarm` above 0, too."
+            )
+        if self.traffic is not None and not self.traffic.strip():
+            raise ValueError(
+                f"Expected `traffic` to be a folder, but got {self.traffic!r}. Name one (`.` is the current folder), or"
+                " leave `traffic` out to count nothing."
             )
         for name in ("watch_seconds", "traffic_seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
+            _check_above_zero(name, getattr(self, name))
+        if not 0 <= self.port <= _LAST_PORT:
+            raise ValueError(f"Expected `port` to be from 0 (any that is free) to {_LAST_PORT}, but got {self.port}.")
 
     @property
     def alarm_level(self) -> float | None:
@@ -200,3 +212,8 @@ def check_expert(name: str, place: Place, upstreams: Mapping[str, Upstream]) -> 
             f"Expected the upstream of `{name}` to be one of {sorted(upstreams)}, but got `{place.upstream}`."
             " Upstreams come from the config alone."
         )
+
+
+def _check_above_zero(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"Expected `{name}` to be a number above 0, but got {value}.")

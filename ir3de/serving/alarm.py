@@ -9,13 +9,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ir3de.functional.surprise import LEAST, p_value, thinned
-from ir3de.serving.artifact import CONFIG, read_compiled, read_config
+from ir3de.serving.artifact import ALARM, CompiledFiles, read_compiled
 from ir3de.serving.tables import MeanTable, as_ids
 from ir3de.serving.traffic import ARRAYS as TRAFFIC
 from ir3de.serving.traffic import Traffic
 
 Array = np.ndarray
-FOLDER = "alarm"  # in a compiled router's folder
 ARRAYS = ("surprise", "lengths", "mean", "deviation", "tails", "tail_sizes", "ranks", "rank_sizes")
 RANKED = 100  # validation sequences from which an expert's own rank a prompt that is nearest to it; else those of all
 
@@ -42,8 +41,8 @@ class Alarm:
     ``arrays`` are what ``ARRAYS`` names: the guarded table ``surprise`` ``(G, E)`` (see ``ir3de.serving.tables``), the
     curves, for each length the excesses of the validation sequences, thinned to it, ascending (``tails``, one length
     after the other), and for each nearest expert, and for all, how rare its sequences are among those (``ranks``).
-    ``config`` says of which router it is; ``uncalibrated`` there names experts with too few
-    validation sequences of their own, for which it goes by the others'. ``usual`` are the arrays of the validation
+    ``config`` says of which router it is; ``uncalibrated`` there names experts with too few validation sequences of
+    their own, for which it goes by the others'. ``usual`` are the arrays of the validation
     sequences' ``Traffic``; an alarm that was not loaded may have none.
     """
 
@@ -70,24 +69,40 @@ class Alarm:
         """Read the alarm of the compiled router in ``folder``, which must be that of ``source`` if it is given.
 
         Raises:
-            FileNotFoundError: if there is none: the router has too few validation sequences, or none was compiled.
+            FileNotFoundError: if there is none: no router, or one with too few validation sequences.
             ValueError: if a file is damaged, or it is another router's.
         """
-        if not (Path(folder) / FOLDER / CONFIG).is_file():
-            raise FileNotFoundError(
-                f"The compiled router in `{folder}` has no alarm beside it, so nothing is known of what is usual. Fit"
-                f" the router on a validation split with at least {LEAST} sequences of an expert; if it was compiled by"
-                " an earlier version, run `python main.py compile` again."
-            )
-        files = read_compiled(Path(folder) / FOLDER)
+        files = read_compiled(Path(folder))
         if source is not None and files.config["source"] != source:
+            raise ValueError(f"The router in `{files.folder}` was compiled again while it was being read. Try again.")
+        return cls.of(files)
+
+    @classmethod
+    def of(cls, files: CompiledFiles) -> Self:
+        """Return the alarm of the compiled router in ``files``.
+
+        Raises:
+            FileNotFoundError: if it has none.
+            ValueError: if one of its arrays is not there, or is not for the router's experts.
+        """
+        config = files.config
+        if config["alarm"] is None:
+            raise FileNotFoundError(
+                f"The compiled router in `{files.folder}` has no alarm beside it, so nothing is known of what is usual."
+                f" Fit the router on a validation split with at least {LEAST} sequences of an expert."
+            )
+        arrays = {name: files.array(f"{ALARM}{name}") for name in ARRAYS}
+        num_experts = len(config["experts"])
+        if arrays["surprise"].shape != (config["alarm"]["vocab_size"] + 2, num_experts):
             raise ValueError(
-                f"The alarm in `{files.folder}` is another router's than the one beside it. Compile the router again."
+                f"Expected the alarm in `{files.folder}` to be for {num_experts} experts and"
+                f" {config['alarm']['vocab_size']} vocabulary entries, but its table is of shape"
+                f" {arrays['surprise'].shape}. Compile the router again."
             )
         return cls(
-            {name: files.array(name) for name in ARRAYS},
-            files.config,
-            usual={name: files.array(f"usual_{name}") for name in TRAFFIC},
+            arrays,
+            {**config["alarm"], "source": config["source"], "experts": config["experts"]},
+            usual={name: files.array(f"{ALARM}usual_{name}") for name in TRAFFIC},
         )
 
     @property
@@ -159,15 +174,6 @@ class Alarm:
         rarity = (1 - part) * p_value(excess, self._tails[low]) + part * p_value(excess, self._tails[high])
         ranks = self._ranks[nearest]
         return Unusual((1 + bisect_right(ranks, rarity)) / (len(ranks) + 1), excess, nearest, tokens)
-
-
-def has_alarm(folder: Path | str) -> bool:
-    """Return whether the compiled router in ``folder`` has an alarm that is whole and its own."""
-    try:
-        Alarm.load(folder, source=read_config(Path(folder))["source"])
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
 
 
 def usual_traffic(folder: Path | str) -> Traffic:

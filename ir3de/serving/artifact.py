@@ -1,6 +1,7 @@
 """A compiled router's folder: ``compiled.json`` names every other file by its content, so that a change is one rename.
 
-It is read by memory map, with NumPy alone: nothing here may load torch.
+The alarm's files are named there, too: a router and its alarm come and go together. All are read by memory map, with
+NumPy alone: nothing here may load torch.
 """
 
 import hashlib
@@ -16,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from ir3de.files import replace_file
+from ir3de.serving.compiled_config import fault_of
 
 CONFIG, FOLDER = "compiled.json", "compiled"
-FORMAT = 1
+ALARM = "alarm_"  # what the alarm's files begin with
+FORMAT = 2  # 1 had the alarm in a folder of its own
 _OURS = re.compile(r"[a-z_]+-[0-9a-f]{16}\.(npy|json)|\.[a-z_]+(-[0-9a-f]{16})?\.(npy|json)\..*")
 _ATTEMPTS = 20
 
@@ -31,9 +34,25 @@ class CompiledFiles:
     config: dict[str, Any]
     files: dict[str, Path]
 
+    def path(self, name: str) -> Path:
+        """Return where a file is.
+
+        Raises:
+            ValueError: if the config does not name it.
+        """
+        if name not in self.files:
+            raise ValueError(
+                f"Expected `{self.folder / CONFIG}` to name `{name}`, but it does not. Compile the router again."
+            )
+        return self.files[name]
+
     def array(self, name: str) -> np.ndarray:
-        """Return one of the arrays, memory-mapped and read-only."""
-        mapped: np.ndarray = np.load(self.files[f"{name}.npy"], mmap_mode="r", allow_pickle=False)
+        """Return one of the arrays, memory-mapped and read-only.
+
+        Raises:
+            ValueError: if the config does not name it, or it is no array.
+        """
+        mapped: np.ndarray = np.load(self.path(f"{name}.npy"), mmap_mode="r", allow_pickle=False)
         return mapped.view(np.ndarray)  # np.memmap's own bookkeeping costs a microsecond a slice
 
 
@@ -54,8 +73,10 @@ def write_compiled(folder: Path, config: Mapping[str, Any], files: Mapping[str, 
         _remove_unnamed(folder)
 
 
-def read_compiled(folder: Path) -> CompiledFiles:
+def read_compiled(folder: Path, *, alarm: bool = True) -> CompiledFiles:
     """Return the compiled router in ``folder``, every file checked; if it is replaced meanwhile, it is read again.
+
+    Without ``alarm`` the alarm's files are left out.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -63,7 +84,11 @@ def read_compiled(folder: Path) -> CompiledFiles:
     """
     for _ in range(_ATTEMPTS):
         config = read_config(folder)
-        files = {name: folder / stored_name(name, digest) for name, digest in config["files"].items()}
+        files = {
+            name: folder / stored_name(name, digest)
+            for name, digest in config["files"].items()
+            if alarm or not name.startswith(ALARM)
+        }
         damaged = [path for name, path in files.items() if _sha256(path) != config["files"][name]]
         if not damaged:
             return CompiledFiles(folder, config, files)
@@ -96,7 +121,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is damaged, or its format is unknown.
+        ValueError: if it is damaged, does not say what it has to, or its format is another.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -106,10 +131,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_bytes())
         known = config["format"] == FORMAT
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"`{path}` is truncated or was changed ({error}). Compile the router again.") from error
     if not known:
-        raise ValueError(f"Expected format {FORMAT} in `{path}`, but got {config['format']}. Compile the router again.")
+        raise ValueError(
+            f"Expected format {FORMAT} in `{path}`, but got {config['format']}. Compile the router again; one of the"
+            " hub is to be pushed again."
+        )
+    fault = fault_of(config)
+    if fault is not None:
+        raise ValueError(f"`{path}` is truncated or was changed ({fault}). Compile the router again.")
     return config
 
 
@@ -135,9 +166,12 @@ def _sha256(path: Path) -> str:
 
 
 def _remove_unnamed(folder: Path) -> None:
-    named: set[str] = set()
-    if (folder / CONFIG).is_file():
+    try:
         named = {stored_name(name, digest) for name, digest in read_config(folder)["files"].items()}
+    except FileNotFoundError:
+        named = set()
+    except ValueError:  # what could not be replaced: nobody knows what it names
+        return
     for path in folder.iterdir():
         if path.name not in named and _OURS.fullmatch(path.name):
             path.unlink(missing_ok=True)

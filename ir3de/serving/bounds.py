@@ -25,10 +25,10 @@ class Bounds:
     fallback: str | None = None
 
     def __post_init__(self) -> None:
-        if self.fallback is not None and self.threshold is None and self.alarm is None:
+        if self.fallback is not None and self.threshold is None and not self.alarm:
             raise ValueError(
-                f"The fallback {self.fallback!r} is for what is below a threshold, or unusual. Give a threshold or an"
-                " alarm, too."
+                f"The fallback {self.fallback!r} is for what is below a threshold, or unusual. Give a threshold, or an"
+                " alarm above 0, too."
             )
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"Expected a threshold from 0 to 1, but got {self.threshold}.")

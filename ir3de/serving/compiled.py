@@ -107,14 +107,14 @@ class CompiledRouter:
         have the same tokenizer.
 
         Raises:
-            FileNotFoundError: if there is no compiled router in ``folder``, or no alarm beside it.
+            FileNotFoundError: if there is no compiled router in ``folder``, or it has no alarm.
             ValueError: if a file is damaged, the fallback is no expert, a bound is out of its range or of reach, or a
                 threshold is given to a router without validation sequences.
         """
         bounds = Bounds(threshold=threshold, alarm=alarm, fallback=fallback)
-        files = read_compiled(Path(folder))
+        files = read_compiled(Path(folder), alarm=alarm is not None)
         bounds.check(files.config)
-        known = None if alarm is None else Alarm.load(folder, source=files.config["source"])
+        known = None if alarm is None else Alarm.of(files)
         if like is not None and same_readers(like.config, files.config):
             readers = Readers(like.reader, like.reference, like.not_fast)
         else:
@@ -152,12 +152,18 @@ class CompiledRouter:
     def decide_many(self, ids_M: Array, offsets: Array) -> Array:
         """Return the index of the expert of each prompt ``(N,)`` int64, without padding.
 
-        ``ids_M`` has one prompt after the other, ``offsets`` ``(N + 1,)`` where each begins.
+        ``ids_M`` has one prompt after the other, ``offsets`` ``(N + 1,)`` where each begins, and the last one ends.
+
+        Raises:
+            ValueError: if the ids are no row, the offsets do not ascend within it, or a prompt is none (see above).
         """
+        ids_M = np.asarray(ids_M)
+        if ids_M.ndim != 1:
+            raise ValueError(f"Expected one row of token ids, but got {ids_M.dtype} of shape {ids_M.shape}.")
+        places = _as_offsets(offsets, len(ids_M))
         if self._token_window is None:
-            return self.table.decide_many(np.asarray(ids_M), np.asarray(offsets))
-        bounds = np.asarray(offsets).tolist()
-        return np.array([self.decide(ids_M[a:b]) for a, b in pairwise(bounds)], dtype=np.int64)
+            return self.table.decide_many(ids_M, places)
+        return np.array([self.decide(ids_M[a:b]) for a, b in pairwise(places.tolist())], dtype=np.int64)
 
     def route(self, prompt: Prompt) -> Route:
         """Return where a prompt, text or token ids, goes; see ``Route``."""
@@ -231,15 +237,53 @@ class CompiledRouter:
         return self.table.decide(self._in_window(ids_T).ids_T)
 
 
+def _as_offsets(offsets: Array, num_ids: int) -> Array:
+    """Return offsets as int64; ``ValueError`` if they do not ascend from 0 or more to at most ``num_ids``."""
+    given = np.asarray(offsets)
+    if given.ndim != 1 or not len(given) or given.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected offsets as a row of at least one integer, but got {given.dtype} of shape {given.shape}. Give"
+            " where each prompt begins, and where the last one ends."
+        )
+    places = given.astype(np.int64, copy=False)  # what is beyond 63 bits is below zero then
+    descents = np.count_nonzero(places[1:] < places[:-1])  # in half the time of ``any``
+    if descents or places.item(0) < 0 or places.item(-1) > num_ids:
+        raise ValueError(
+            f"Expected offsets that ascend from 0 or more to at most {num_ids}, the number of ids, but got"
+            f" {np.array2string(given, threshold=10)}."
+        )
+    return places
+
+
 def _table(files: CompiledFiles) -> Table:
     config = files.config
     num_experts = len(config["experts"])
+    table: Table
     match config["table"]:
         case "majority":
-            return MajorityTable(files.array("winner"), num_experts=num_experts)
+            winner_G = files.array("winner")
+            _check_experts(files, winner_G[0] if winner_G.ndim == 1 and len(winner_G) else 0)
+            table = MajorityTable(winner_G, num_experts=num_experts)
         case "entropy_top_k":
-            return EntropyTopKTable(files.array("rank"), files.array("winner"), k=config["k"], num_experts=num_experts)
+            winner_R = files.array("winner")
+            _check_experts(files, winner_R[0] if winner_R.ndim == 1 and len(winner_R) else 0)
+            table = EntropyTopKTable(files.array("rank"), winner_R, k=config["k"], num_experts=num_experts)
         case "mean":
-            return MeanTable(files.array("scores"))
+            scores_GE = files.array("scores")
+            _check_experts(files, scores_GE.shape[-1])
+            table = MeanTable(scores_GE)
         case _:
-            return EmbeddingMeanTable(files.array("embeddings"), files.array("weight"))
+            weight_DE = files.array("weight")
+            _check_experts(files, weight_DE.shape[-1])
+            table = EmbeddingMeanTable(files.array("embeddings"), weight_DE)
+    return table
+
+
+def _check_experts(files: CompiledFiles, found: int) -> None:
+    """Refuse a table for another number of experts; those with votes have it in their first guard."""
+    names = files.config["experts"]
+    if found != len(names):
+        raise ValueError(
+            f"Expected the table in `{files.folder}` to be for its {len(names)} experts {names}, but it is for {found}."
+            " Compile the router again."
+        )

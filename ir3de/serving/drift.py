@@ -8,16 +8,18 @@ from ir3de.functional.drift import (
     Shares,
     distance,
     distance_by_chance,
+    each_rate_the_same,
     each_the_same,
     same_distribution,
     shares,
     z_scores,
 )
 from ir3de.serving.alarm import Alarm
-from ir3de.serving.traffic import Traffic
+from ir3de.serving.traffic import GROUPS, Traffic
 
 Array = np.ndarray
 LEAST = 100  # prompts of a sample: with fewer, chance explains nearly everything
+_LEAST_GROUPS = GROUPS // 2  # that have some: so many different prompts are in nearly all groups
 _TESTED = 4_000  # the most frequent tokens; the others are tested as one
 _MENTIONED = 20  # tokens
 _CERTAIN = 4.0  # standard errors that a token's share must have changed by to be mentioned
@@ -27,13 +29,14 @@ _CERTAIN = 4.0  # standard errors that a token's share must have changed by to b
 class ExpertDrift:
     """One expert: its share of the prompts and the share of unusual ones among those, each earlier and live.
 
-    The p-values allow for there being several experts.
+    ``None`` is a share of no prompts. The p-values allow for there being several experts, and for there being few
+    prompts of one.
     """
 
     expert: str
     share: tuple[float, float]
     share_p_value: float
-    unusual: tuple[float, float]
+    unusual: tuple[float | None, float | None]
     unusual_p_value: float
 
 
@@ -69,7 +72,7 @@ def compare(earlier: Traffic, live: Traffic, alarm: Alarm) -> Drift:
     """Return what changed from one sample of prompts to another.
 
     Raises:
-        ValueError: if they are of different routers, or one has fewer than ``LEAST`` prompts.
+        ValueError: if they are of different routers, or one has fewer than ``LEAST`` prompts, or a few over and over.
     """
     if earlier.identity != live.identity:
         raise ValueError(
@@ -81,6 +84,12 @@ def compare(earlier: Traffic, live: Traffic, alarm: Alarm) -> Drift:
             raise ValueError(
                 f"Expected at least {LEAST} {name} prompts to tell drift from chance, but got {traffic.prompts}."
                 " Collect more of them."
+            )
+        groups = int(traffic.prompts_GE.any(axis=1).sum())
+        if groups < _LEAST_GROUPS:
+            raise ValueError(
+                f"Expected {name} prompts that differ, in at least {_LEAST_GROUPS} of {GROUPS} groups, but the"
+                f" {traffic.prompts} are a few that came again and again, in {groups}. Collect others."
             )
     tokens = [_token_shares(traffic) for traffic in (earlier, live)]
     frequent = _frequent(earlier, live)
@@ -116,17 +125,27 @@ def _from_training(traffic: Traffic, tokens: Shares, alarm: Alarm) -> float:
 
 def _experts(earlier: Traffic, live: Traffic) -> list[ExpertDrift]:
     both = (earlier, live)
+    counts_2E, unusual_2E = (np.stack([one.sum(axis=0) for one in parts]) for parts in (
+        [one.prompts_GE for one in both], [one.unusual_GE for one in both]
+    ))  # fmt: skip
+    totals_2E = np.broadcast_to(counts_2E.sum(axis=1, keepdims=True), counts_2E.shape)
     share = [shares(one.prompts_GE, one.prompts_GE.sum(axis=1, keepdims=True)) for one in both]
     unusual = [shares(one.unusual_GE, one.prompts_GE) for one in both]
-    share_p, unusual_p = each_the_same(*share), each_the_same(*unusual)
+    # groups allow for a prompt that comes again, and the exact test for few prompts: certain is what both find
+    share_p_E = np.maximum(each_the_same(*share), each_rate_the_same(counts_2E, totals_2E))
+    unusual_p_E = np.maximum(each_the_same(*unusual), each_rate_the_same(unusual_2E, counts_2E))
     return [
         ExpertDrift(
             name,
-            (float(share[0].share_X[i]), float(share[1].share_X[i])), float(share_p[i]),
-            (float(unusual[0].share_X[i]), float(unusual[1].share_X[i])), float(unusual_p[i]),
+            (float(share[0].share_X[i]), float(share[1].share_X[i])), float(share_p_E[i]),
+            (_known(unusual[0], counts_2E[0], i), _known(unusual[1], counts_2E[1], i)), float(unusual_p_E[i]),
         )
         for i, name in enumerate(live.expert_names)
     ]  # fmt: skip
+
+
+def _known(unusual: Shares, prompts_E: Array, expert: int) -> float | None:
+    return float(unusual.share_X[expert]) if prompts_E[expert] else None
 
 
 def _telling(earlier: Shares, live: Shares, frequent: Array) -> list[TokenDrift]:

@@ -17,6 +17,11 @@ _NONE: dict[NoneBecause, str] = {
 }
 _MENTIONED = 8  # tokens that speak most for an expert
 _SHOWN = 10  # experts with the highest scores, where there are more
+_PICTURES = {
+    **{i: chr(0x2400 + i) for i in range(0x20) if chr(i) not in "\n\t"},
+    0x7F: "\u2421",
+    **{i: f"\u241b{chr(i - 0x40)}" for i in range(0x80, 0xA0)},  # each is short for an escape and this letter
+}
 
 
 @dataclass(frozen=True)
@@ -115,21 +120,24 @@ def _pieces(text: str, spans: list[tuple[int, int]]) -> list[str]:
 
 
 def in_terminal(explanation: Explanation) -> list[Text | Table]:
-    """Return an explanation for the terminal: the prompt coloured by expert, and the experts with their reasons."""
+    """Return an explanation for the terminal: the prompt coloured by expert, and the experts with their reasons.
+
+    Control characters, with which a prompt or a name could rewrite the terminal, are shown as pictures.
+    """
     route, names = explanation.route, explanation.expert_names
-    head = Text(explanation.heading(), style="bold")
+    head = Text(explanation.heading().translate(_PICTURES), style="bold")
     head.append("  " + "  ".join(explanation.facts()), style="not bold dim")
     body = Text()
     weight_T = explanation.weight_T().tolist()
     for i, (piece, favourite) in enumerate(zip(explanation.pieces, explanation.favourite_T.tolist(), strict=True)):
         body.append(" […] " if i in explanation.gaps else "")
         style = "dim" if favourite < 0 else COLOURS[favourite % len(COLOURS)] + (" bold" if weight_T[i] > 0.5 else "")
-        body.append(piece, style=style)
+        body.append(piece.translate(_PICTURES), style=style)
     table = Table(box=None, pad_edge=False)
     for column in ("expert", "score", "what speaks for it most"):
         table.add_column(column, justify="right" if column == "score" else "left", overflow="fold")
     for expert in explanation.best_experts():
         reasons = "  ".join(f"{piece!r} {value:+.3g}" for piece, value in explanation.telling(expert))
-        name = Text(names[expert], style=COLOURS[expert % len(COLOURS)])
+        name = Text(names[expert].translate(_PICTURES), style=COLOURS[expert % len(COLOURS)])
         table.add_row(name, f"{route.scores[expert]:.4g}", Text(reasons))
     return [head, body, table]

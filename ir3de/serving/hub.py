@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ir3de.hub_repositories import HubId, NotInRepository, router_file
-from ir3de.serving.alarm import FOLDER as ALARM
 from ir3de.serving.artifact import CONFIG, FOLDER, read_compiled, read_config, stored_name
 
-_NAME, _DIGEST = re.compile(r"[a-z_]+\.(npy|json)"), re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[a-z_]+\.(npy|json)")
 _AT_ONCE = 8  # files that are fetched together, as huggingface_hub does it
 
 
@@ -32,34 +31,19 @@ def fetch_compiled(router: HubId) -> Path:
         ) from error
     commit = folder.parent.name
     router_file(repository, "config.json", revision=commit)
-    _fetch(repository, folder, commit)
-    try:
-        router_file(repository, f"{FOLDER}/{ALARM}/{CONFIG}", revision=commit)
-    except NotInRepository:  # too few validation sequences
-        return folder
-    _fetch(repository, folder / ALARM, commit)
-    return folder
-
-
-def _fetch(repository: str, folder: Path, commit: str) -> None:
-    """Fetch what the ``compiled.json`` in ``folder``, a part of the commit's snapshot in the cache, names."""
-    snapshot = next(parent for parent in folder.parents if parent.name == commit)
-    under = folder.relative_to(snapshot).as_posix()
     names = list(_names(repository, folder))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda name: router_file(repository, f"{under}/{name}", revision=commit), names))
+        list(pool.map(lambda name: router_file(repository, f"{FOLDER}/{name}", revision=commit), names))
     try:
         read_compiled(folder)
     except ValueError as error:
-        cache = snapshot.parents[1]
+        cache = folder.parents[2]  # snapshots/COMMIT/compiled
         raise ValueError(f"{error} It came from the hub: remove `{cache}`, and it is fetched again.") from error
+    return folder
 
 
 def _names(repository: str, folder: Path) -> Iterator[str]:
-    files = read_config(folder).get("files")
-    if not isinstance(files, dict):
-        raise ValueError(f"Expected the compiled router `{repository}` to name its files, but it does not.")
-    for name, digest in files.items():
-        if not _NAME.fullmatch(name) or not _DIGEST.fullmatch(str(digest)):
+    for name, digest in read_config(folder)["files"].items():
+        if not _NAME.fullmatch(name):
             raise ValueError(f"Expected arrays and JSON in the compiled router `{repository}`, but it names `{name}`.")
         yield stored_name(name, digest)

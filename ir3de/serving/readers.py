@@ -21,8 +21,12 @@ class Readers(NamedTuple):
 
 
 def load_readers(files: CompiledFiles) -> Readers:
-    """Return what reads the text of the compiled router in ``files``."""
-    content = np.memmap(files.files[_TOKENIZER], mode="r")  # stays readable when the router is replaced on disk
+    """Return what reads the text of the compiled router in ``files``.
+
+    Raises:
+        ValueError: if a file that it takes is not named there.
+    """
+    content = np.memmap(files.path(_TOKENIZER), mode="r")  # stays readable when the router is replaced on disk
     reference = ReferenceReader(lambda: _tokenizer(content.tobytes()))
     made = files.config["reader"]
     if made["because"] is not None:

@@ -15,7 +15,6 @@ Array = np.ndarray
 GROUPS = 32
 USUAL = 0.05  # a prompt with a smaller p-value is counted as unusual
 ARRAYS = ("places", "counts", "prompts", "unusual")
-_DAMAGE = (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -100,21 +99,34 @@ class Traffic:
         return content.getvalue()
 
     @classmethod
+    def from_bytes(cls, content: bytes, *, name: str) -> Self:
+        """Return the counts that ``to_bytes`` gave; ``name`` is for the error.
+
+        Raises:
+            ValueError: if there are none, whatever the damage.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:  # which checks what it reads, before it is believed
+                parts = {part: archive.read(f"{part}.npy") for part in ("about", *ARRAYS)}
+            found = {part: np.load(io.BytesIO(some), allow_pickle=False) for part, some in parts.items()}
+            about = json.loads(found["about"].tobytes())
+            return cls.from_arrays(
+                found, vocab_size=about["vocab_size"], expert_names=about["experts"], identity=about["identity"]
+            )
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile, zlib, NumPy and json raise nearly everything
+            raise ValueError(f"Expected saved counts of prompts in {name}, but it holds none ({error}).") from error
+
+    @classmethod
     def read(cls, path: Path) -> Self:
         """Return the counts in a file that ``to_bytes`` made.
 
         Raises:
             FileNotFoundError: if there is none.
+            OSError: if it cannot be read now, which says nothing about what it holds.
             ValueError: if it holds no such counts.
         """
         if not path.is_file():
             raise FileNotFoundError(f"Expected saved counts of prompts at `{path}`, but there is no such file.")
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(file["about"].tobytes())
-                return cls.from_arrays(
-                    {name: file[name] for name in ARRAYS},
-                    vocab_size=about["vocab_size"], expert_names=about["experts"], identity=about["identity"],
-                )  # fmt: skip
-        except _DAMAGE as error:
-            raise ValueError(f"Expected saved counts of prompts in `{path}`, but it holds none ({error}).") from error
+        return cls.from_bytes(path.read_bytes(), name=f"`{path}`")

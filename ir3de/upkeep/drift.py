@@ -28,9 +28,16 @@ def drift(arguments: Sequence[str]) -> None:
 
     Raises:
         FileNotFoundError: if the router or a file is not there.
-        ValueError: if the router is damaged or has too few validation sequences, or there are too few prompts.
+        ValueError: if the router is damaged or has too few validation sequences, there are too few prompts, or what
+            should be written is a folder.
     """
     given = _parser().parse_args(list(arguments))
+    for option, path in (("save", given.save), ("json", given.json)):
+        if path is not None and path.is_dir():  # before the prompts are counted
+            raise ValueError(
+                f"Expected `--{option}` to be a file to write, but `{path}` is a folder. Name a file in it, such as"
+                f" `{path / 'live'}{COUNTS if option == 'save' else '.json'}`."
+            )
     folder = compile_with_alarm(given.router)
     router = CompiledRouter.load(folder)
     alarm = Alarm.load(folder, source=router.config["source"])
@@ -143,7 +150,7 @@ def _show(found: Drift, router: CompiledRouter, *, earlier: str) -> None:
     for column in ("expert", "share then %", "live %", "p", f"unusual (p < {USUAL}) then %", "live %", "p"):
         table.add_column(column, justify="left" if column == "expert" else "right")
     for one in found.experts:
-        share, unusual = ([f"{100 * value:.1f}" for value in pair] for pair in (one.share, one.unusual))
+        share, unusual = ([_percent(value) for value in pair] for pair in (one.share, one.unusual))
         table.add_row(escape(one.expert), *share, _p(one.share_p_value), *unusual, _p(one.unusual_p_value))
     out.print(table)
     out.print(
@@ -167,6 +174,10 @@ def _show(found: Drift, router: CompiledRouter, *, earlier: str) -> None:
         shares = (f"{10_000 * value:.2f}" for value in token.share)
         tokens.add_row(escape(repr(text)), *shares, f"{token.z:+.1f}")
     out.print(tokens)
+
+
+def _percent(value: float | None) -> str:
+    return "no prompts" if value is None else f"{100 * value:.1f}"
 
 
 def _p(value: float) -> str:

@@ -5,17 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ir3de.compiling.alarm import compile_alarm
 from ir3de.compiling.router import compile_router
 from ir3de.console import console
 from ir3de.evaluation.card import METRICS, model_index
-from ir3de.routers import SAVED, Router, TokenTableRouter, load_router
+from ir3de.routers import SAVED, Router, TokenTableRouter
 from ir3de.routers.artifact import CONFIG, ROUTER, Artifact, read_artifact, stored_files
 from ir3de.routers.card import CARD, metadata_of, read_from, router_card, with_metadata
 from ir3de.routers.hub import push_files
 from ir3de.serving import artifact as compiled
-from ir3de.serving.alarm import FOLDER as ALARM
-from ir3de.serving.alarm import has_alarm
 from ir3de.serving.source import compiled_folder
 
 COMPARISONS = ("comparison", "comparison_published")
@@ -99,18 +96,10 @@ def _compiled(artifact: Artifact) -> dict[str, bytes]:
     if where is None:
         out.print("its compiled form is missing or out of date: compiling it, which takes some seconds", soft_wrap=True)
         where = compile_router(str(folder))
-    if not has_alarm(where):  # it has none, or an earlier version compiled it
-        router = load_router(folder)
-        assert isinstance(router, TokenTableRouter), "its class was looked at"
-        compile_alarm(router, where)
     made_from = {"identity": artifact.config["identity"], "router_sha256": artifact.sha256(ROUTER)}
     if compiled.read_config(where)["source"] != made_from:
         raise ValueError(f"The router in `{folder}` was changed while it was being pushed. Push it again.")
-    named = {f"{compiled.FOLDER}/{name}": content for name, content in compiled.stored_files(where).items()}
-    if has_alarm(where):
-        alarm = compiled.stored_files(where / ALARM)
-        named |= {f"{compiled.FOLDER}/{ALARM}/{name}": content for name, content in alarm.items()}
-    return named
+    return {f"{compiled.FOLDER}/{name}": content for name, content in compiled.stored_files(where).items()}
 
 
 def _standings(folder: Path, identity: str) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from scipy.stats import chi2_contingency, kstest
+from scipy.stats import chi2_contingency, fisher_exact, hypergeom, kstest
 
 from ir3de.functional.drift import (
     Shares,
     distance,
     distance_by_chance,
+    each_rate_the_same,
     each_the_same,
     same_distribution,
     shares,
@@ -54,10 +55,58 @@ def test_errors_are_those_of_a_ratio_of_sums(draw):
     assert np.sqrt(found.variance_X) == pytest.approx(np.std(resampled, axis=0), rel=0.08)
 
 
-def test_what_no_group_has_is_nothing():
-    found = shares(np.zeros((4, 2), dtype=np.int64), np.zeros((4, 2), dtype=np.int64))
-    assert found.share_X.tolist() == [0, 0]
-    assert found.variance_X.tolist() == [0, 0]
+def test_errors_are_the_jackknifes(draw):
+    totals_GX = draw.integers(0, 9, size=(GROUPS, 3)) ** 2
+    counts_GX = draw.binomial(totals_GX, 0.3)
+    found = shares(counts_GX, totals_GX)
+    for x in range(3):
+        some = np.flatnonzero(totals_GX[:, x])
+        without = [np.delete(counts_GX[:, x], g).sum() / np.delete(totals_GX[:, x], g).sum() for g in some]
+        change = np.array(without) - found.share_X[x]
+        assert found.variance_X[x] == pytest.approx((len(some) - 1) / len(some) * (change**2).sum())
+
+
+def test_what_comes_from_one_group_or_from_none_could_be_anything():
+    counts_GX, totals_GX = np.zeros((4, 3), dtype=np.int64), np.zeros((4, 3), dtype=np.int64)
+    counts_GX[2, 1], totals_GX[2, 1] = 30, 40
+    counts_GX[:, 2], totals_GX[:, 2] = [1, 0, 2, 0], [2, 2, 2, 0]
+    found = shares(counts_GX, totals_GX)
+    assert found.share_X.tolist() == [0, 0.75, 0.5]
+    assert found.variance_X[:2].tolist() == [1, 1]
+    assert found.variance_X[2] == pytest.approx(2 / 3 * (0 + (3 / 4 - 1 / 2) ** 2 + (1 / 4 - 1 / 2) ** 2))
+
+
+@pytest.mark.parametrize(
+    "counts, totals",
+    [((0, 3), (9, 3)), ((3, 0), (40, 5)), ((2, 2), (20, 20)), ((7, 30), (400, 350)), ((40, 1), (40, 60)),
+     ((0, 0), (8, 9)), ((8, 9), (8, 9)), ((0, 1), (0, 9)), ((0, 0), (0, 0)), ((50_000, 51_000), (900_000, 910_000))],
+)  # fmt: skip
+def test_one_rate_is_tested_as_fisher_does(counts, totals):
+    rest = [total - count for count, total in zip(counts, totals, strict=True)]
+    found = each_rate_the_same(np.array(counts)[:, None], np.array(totals)[:, None])
+    assert found == pytest.approx([fisher_exact([counts, rest]).pvalue], rel=1e-6)
+
+
+def test_rates_are_tested_together():
+    """The p-value of one is the probability that any is as rare, summed over all that chance can do."""
+    counts_2X, totals_2X = np.array([[1, 5, 0], [4, 6, 2]]), np.array([[12, 15, 9], [8, 18, 3]])
+    chances = []
+    for (c0, c1), (n0, n1) in zip(counts_2X.T, totals_2X.T, strict=True):
+        p_K = hypergeom(n0 + n1, c0 + c1, n1).pmf(np.arange(c0 + c1 + 1))
+        rarity_K = np.array([p_K[p_K <= p * (1 + 1e-7)].sum() for p in p_K])
+        chances.append((p_K, rarity_K, rarity_K[c1]))
+    found = each_rate_the_same(counts_2X, totals_2X)
+    for x, (_, _, own) in enumerate(chances):
+        none = 1.0
+        for p_K, rarity_K, _ in chances:
+            none *= p_K[rarity_K > own * (1 + 1e-7)].sum()
+        assert found[x] == pytest.approx(1 - none)
+
+
+def test_what_one_sample_has_none_of_takes_no_part():
+    known = each_rate_the_same(np.array([[3], [12]]), np.array([[40], [30]]))
+    found = each_rate_the_same(np.array([[3, 5, 0], [12, 0, 0]]), np.array([[40, 70, 0], [30, 0, 3]]))
+    assert found.tolist() == [known[0], 1, 1]
 
 
 def test_the_rest_is_one_share(draw):

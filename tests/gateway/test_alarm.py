@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import time
 import urllib.request
 
 import openai
@@ -10,7 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ir3de.compiling.router import compile_router
-from ir3de.serving import CompiledRouter
+from ir3de.files import replace_file
+from ir3de.serving import CompiledRouter, artifact
 from ir3de.serving.alarm import Alarm
 from tests.gateway.running import settings
 from tests.gateway.test_changes import put, wait_until
@@ -114,17 +116,31 @@ def test_a_router_without_an_alarm_takes_no_place(ask, compiled, tmp_path, usual
     live, other = tmp_path / "live", compile_router(str(saved(tmp_path / "other", "naive_bayes", names=("x", "y"))))
     shutil.copytree(compiled, live)
     client = ask(live, alarm=0.05)
-    shutil.rmtree(live / "alarm")
-    put(other, live)
+    put(compile_router(str(saved(tmp_path / "without", "naive_bayes", validation=0))), live)
     wait_until(lambda: "no alarm beside it" in caplog.text)
     assert "the one before stays" in caplog.text
     assert float(p_value_of(client, usual)) > 0.05
-    shutil.copytree(compiled / "alarm", live / "alarm")
-    wait_until(lambda: "another router's" in caplog.text)
     assert [model.id for model in client.models.list()] == ["auto", *sorted(NAMES)]
-    shutil.rmtree(live / "alarm")
-    shutil.copytree(other / "alarm", live / "alarm")
+    put(other, live)
     wait_until(lambda: "router has changed" in caplog.text)
     found = client.post("/route", cast_to=object, body={"prompt": "w1"})
     assert json.dumps(sorted(found["scores"])) == '["x", "y"]'
     assert found["p_value"] is not None
+
+
+def test_no_change_is_a_failure_while_a_router_with_an_alarm_is_compiled_over(ask, tmp_path, caplog, monkeypatch):
+    """The watch looks after every file that is written, and finds one of the two routers, whole."""
+    caplog.set_level(logging.INFO, "ir3de")
+    folder = saved(tmp_path / "router", "naive_bayes", names=("x", "y"))
+    client = ask(compile_router(str(folder)), alarm=0.05, watch_seconds=0.01)
+    saved(folder, "naive_bayes", names=("x", "y", "z"))
+
+    def replace(path, content):
+        replace_file(path, content)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(artifact, "replace_file", replace)
+    compile_router(str(folder))
+    wait_until(lambda: "router has changed" in caplog.text)
+    assert "WARNING" not in caplog.text
+    assert [model.id for model in client.models.list()] == ["auto", "x", "y", "z"]

@@ -1,8 +1,6 @@
 """Prompts for ``auto`` are counted, once each, whatever happens, and compared with what the router was made for."""
 
-import asyncio
 import json
-import logging
 import shutil
 
 import aiohttp
@@ -11,11 +9,11 @@ import openai
 import pytest
 
 from ir3de.compiling.router import compile_router
-from ir3de.gateway.live_traffic import LiveTraffic
+from ir3de.gateway import live_traffic
 from ir3de.serving import CompiledRouter
-from ir3de.serving.alarm import Alarm
-from ir3de.serving.traffic import USUAL, Traffic
+from ir3de.serving.traffic import Traffic
 from ir3de.upkeep.drift import drift
+from tests.gateway.counts import expected, fails, only_file, same
 from tests.gateway.running import settings
 from tests.gateway.test_changes import wait_until
 from tests.serving.alarms import as_text, new_prompts, router
@@ -37,11 +35,6 @@ def other_router(tmp_path_factory):
     router(validation=150).save_pretrained(folder)
     compile_router(str(folder))
     return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(saved_router):
-    return CompiledRouter.load(saved_router / "compiled", alarm=0.0)
 
 
 @pytest.fixture
@@ -85,28 +78,6 @@ def admin(running_loop):
         return running_loop.call(do())
 
     return admin
-
-
-def expected(saved_router, prompts):
-    """Count prompts by the router and the alarm beside it, apart from each other."""
-    compiled, alarm = CompiledRouter.load(saved_router / "compiled"), Alarm.load(saved_router / "compiled")
-    traffic = Traffic.none(
-        vocab_size=alarm.config["vocab_size"], expert_names=compiled.expert_names, identity=compiled.identity
-    )
-    for ids_T in prompts:
-        traffic.count(ids_T, expert=compiled.decide(ids_T), unusual=alarm.check(ids_T).p_value < USUAL)
-    return traffic
-
-
-def only_file(folder):
-    (path,) = folder.glob("*.npz")
-    return path
-
-
-def same(one, other):
-    return one.identity == other.identity and all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("tokens_GV", "prompts_GE", "unusual_GE")
-    )
 
 
 def test_prompts_for_auto_are_counted_and_go_on_after_a_restart(start, stop, saved_router, tmp_path):
@@ -219,69 +190,11 @@ def test_without_a_folder_nothing_is_counted(running_loop, upstream, saved_route
     assert (status, answer["error"]["code"]) == (404, "no_traffic")
 
 
-def counted(traffic, folder, router, prompts):
-    for ids_T in prompts:
-        traffic.count(str(folder), router, ids_T, router.route(ids_T))
-
-
-def test_what_cannot_be_written_is_kept(loaded, saved_router, tmp_path, caplog):
-    prompts, counts, fine = new_prompts(8), tmp_path / "counts", tmp_path / "fine"
-    counts.write_text("in the way")
-
-    async def run():
-        traffic = LiveTraffic()
-        for part in (prompts[:9], prompts[9:15]):
-            counted(traffic, counts, loaded, part)
-            counted(traffic, fine, loaded, part)
-            with pytest.raises(OSError, match="counts"):
-                await traffic.save()
-        saving = asyncio.create_task(traffic.save_every(lambda: 0.01))
-        while "not saved yet" not in caplog.text:
-            await asyncio.sleep(0.01)
-        counts.unlink()
-        while not counts.exists() or not list(counts.glob("*.npz")):
-            await asyncio.sleep(0.01)
-        saving.cancel()
-        counted(traffic, counts, loaded, prompts[15:])
-        await traffic.save()
-
-    asyncio.run(asyncio.wait_for(run(), 20))
-    assert same(Traffic.read(only_file(counts)), expected(saved_router, prompts))
-    assert same(Traffic.read(only_file(fine)), expected(saved_router, prompts[:15])), "the others are written"
-
-
-def test_whoever_goes_away_takes_nothing_along(loaded, saved_router, tmp_path):
-    prompts = new_prompts(40)
-
-    async def run():
-        traffic = LiveTraffic()
-        for number, ids_T in enumerate(prompts):
-            counted(traffic, tmp_path, loaded, [ids_T])
-            if number % 10 == 0:
-                asking = asyncio.create_task(traffic.drift(str(tmp_path), loaded))
-                await asyncio.sleep(0)
-                asking.cancel()
-        await traffic.save()
-
-    asyncio.run(run())
-    assert same(Traffic.read(only_file(tmp_path)), expected(saved_router, prompts))
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nothing", None], ids=["empty", "no archive", "another router's"])
-def test_a_damaged_file_is_put_aside(loaded, saved_router, tmp_path, caplog, damage):
-    caplog.set_level(logging.WARNING, "ir3de")
-    prompts = new_prompts(3)
-    path = tmp_path / f"{loaded.identity[:16]}.npz"
-    if damage is None:
-        damage = Traffic.none(vocab_size=7, expert_names=("a",), identity="another").to_bytes()
-    path.write_bytes(damage)
-
-    async def run():
-        traffic = LiveTraffic()
-        counted(traffic, tmp_path, loaded, prompts)
-        await traffic.save()
-
-    asyncio.run(run())
-    assert same(Traffic.read(path), expected(saved_router, prompts))
-    assert path.with_name(path.name + ".damaged").read_bytes() == damage
-    assert "counting begins anew" in caplog.text
+def test_a_gateway_stops_whatever_the_last_save_raised(start, stop, tmp_path, caplog, monkeypatch):
+    begin, ask = start
+    gateway = begin(tmp_path / "counts")
+    ask(gateway, new_prompts(1))
+    monkeypatch.setattr(live_traffic, "replace_file", fails)
+    stop(gateway)
+    assert gateway._session.closed
+    assert "the last counts of prompts are lost: RuntimeError: as nobody foresaw" in caplog.text

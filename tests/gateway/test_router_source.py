@@ -7,7 +7,7 @@ import aiohttp
 
 from ir3de.compiling.router import compile_router
 from ir3de.gateway.metrics import Metrics
-from ir3de.gateway.router_files import load_router, watch
+from ir3de.gateway.router_files import load_router, signature, watch
 from ir3de.routers import load_router as load_saved
 from ir3de.serving.artifact import read_compiled, write_compiled
 from ir3de.upkeep.push import push
@@ -62,8 +62,10 @@ def test_what_reads_text_outlives_a_change_on_disk(upstream, tmp_path):
 
     async def changed():
         before, come = await load_router(config), asyncio.Queue()
-        watching = asyncio.create_task(watch(lambda: config, lambda: before, come.put, Metrics()))
-        await asyncio.sleep(0)  # it looks at what is there
+        seen, loading = signature(folder), asyncio.Lock()
+        watching = asyncio.create_task(
+            watch(lambda: config, lambda: before, come.put, Metrics(), seen=seen, loading=loading)
+        )
         found = read_compiled(folder)
         about = {key: value for key, value in found.config.items() if key not in ("format", "files")}
         write_compiled(folder, {**about, "written": 1}, {name: path.read_bytes() for name, path in found.files.items()})

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import openai
 import pytest
 
 from ir3de.gateway.command import read_settings
+from ir3de.gateway.settings import GatewaySettings, Limits, LocalSettings, Place
 from ir3de.gateway.start import main
 from tests.gateway.process import ROOT, program
 from tests.gateway.test_interface import chat, streamed
@@ -108,17 +110,20 @@ WRONG = [
     ({"experts": {"law": {"upstream": "up", "local": "x"}}}, "either `upstream` or `local`"),
     ({"experts": {"auto": {"upstream": "up"}}}, "not `auto`"),
     ({"experts": {"law": {"local": "/nowhere/at/all"}}}, "/nowhere/at/all"),
-    ({"fallback": "law"}, "Set `threshold` or `alarm`, too"),
+    ({"fallback": "law"}, "Set `threshold`, or `alarm` above 0, too"),
+    ({"fallback": "law", "alarm": 0}, "Set `threshold`, or `alarm` above 0, too"),
     ({"fallback": "poetry", "threshold": 0.5}, "Expected the fallback to be one of"),
     ({"threshold": 1.5}, "from 0 to 1"),
     ({"alarm": 1}, "at least 0 and below 1"),
-    ({"traffic_seconds": 0}, "Expected `traffic_seconds` to be above 0"),
+    ({"traffic_seconds": 0}, "Expected `traffic_seconds` to be a number above 0"),
     ({"traffic": "/dev/null/counts"}, "Set `traffic` to another folder"),
     ({"limits": {"running": 0}}, "limits.running"),
     ({"upstreams": {"up": {"url": "ftp://x"}}}, "http://HOST"),
     ({"upstreams": {"up": {"url": "http://me:secret-word@x/v1"}}}, "no user, password"),
     ({"upstreams": {"up": {"url": "http://127.0.0.1:1/v1", "key_env": "IR3DE_NO_SUCH_KEY"}}}, "IR3DE_NO_SUCH_KEY"),
     ({"host": "no.such.host.invalid", "open_to_all": True}, "an address of this machine"),
+    ({"port": 65_536}, "Expected `port` to be from 0"),
+    ({"local": {"waiting": -1}}, "Expected `local.waiting` to be 0 or more"),
     ({"route_on": "first"}, "route_on"),
     ({"rooter": "x"}, "rooter"),
 ]
@@ -135,6 +140,27 @@ def test_a_mistake_in_the_config_is_said_and_ends_the_program(config, tmp_path, 
     assert "error: " in said
     assert message in said
     assert "secret-word" not in said
+
+
+def _settings(**changes):
+    return GatewaySettings(router="x", others=Place(local="x"), **changes)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 0])
+@pytest.mark.parametrize("make, name", [
+    *((Limits, f"limits.{name}") for name in Limits.__dataclass_fields__),
+    (LocalSettings, "local.max_tokens"), (_settings, "watch_seconds"), (_settings, "traffic_seconds"),
+])  # fmt: skip
+def test_what_is_no_number_above_zero_is_refused(make, name, value):
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be a number above 0, but got {value}"):
+        make(**{name.rpartition(".")[2]: value})
+
+
+@pytest.mark.parametrize("written", [".nan", ".inf"])
+def test_an_option_is_no_way_around(config, tmp_path, written):
+    (tmp_path / "gateway.yaml").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="Expected `traffic_seconds` to be a number above 0"):
+        read_settings(["--config", str(tmp_path / "gateway.yaml"), "--traffic_seconds", written])
 
 
 SHIPPED = [*ROOT.glob("configs/serve/*.yaml"), ROOT / "docs/deploy/gateway.yaml"]

@@ -1,6 +1,5 @@
 """The alarm keeps its promise on prompts of the domains, sounds on others, and is that of its router."""
 
-import shutil
 import subprocess
 import sys
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
-from ir3de.compiling.alarm import compile_alarm
 from ir3de.compiling.router import compile_router
 from ir3de.functional.surprise import Curves
 from ir3de.routers import load_router
@@ -21,13 +19,12 @@ from tests.serving.routers import saved
 
 def _compiled(made, folder):
     made.save_pretrained(folder)
-    compiled = compile_router(str(folder))
-    return compiled, compile_alarm(made, compiled)
+    return compile_router(str(folder))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return _compiled(router(), tmp_path_factory.mktemp("alarm") / "router")[0]
+    return _compiled(router(), tmp_path_factory.mktemp("alarm") / "router")
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +64,9 @@ def test_it_sounds_on_what_no_expert_says(alarm):
 
 def test_it_is_the_divergence_at_its_length(folder, alarm):
     """The microsecond form against the vectorised one, and SciPy's entropy."""
-    files = read_compiled(folder / "alarm")
-    curves = Curves(files.array("lengths"), files.array("mean"), files.array("deviation"))
-    surprise_VE = files.array("surprise")[1:-1].astype(np.float64)
+    files = read_compiled(folder)
+    curves = Curves(*(files.array(f"alarm_{name}") for name in ("lengths", "mean", "deviation")))
+    surprise_VE = files.array("alarm_surprise")[1:-1].astype(np.float64)
     for ids_T in new_prompts(20):
         read = ids_T[np.arange(alarm.longest) * len(ids_T) // alarm.longest] if len(ids_T) > alarm.longest else ids_T
         divergence_E = surprise_VE[read].mean(axis=0) - entropy(np.bincount(read))
@@ -110,30 +107,29 @@ def test_an_expert_that_came_and_went_leaves_no_trace(tmp_path, folder):
     made = router()
     made.add_expert("zoology", next(iter(made.statistics.shares.values())))
     made.remove_expert("zoology")
-    compiled, _ = _compiled(made, tmp_path / "router")
-    assert _bytes(compiled / "alarm") == _bytes(folder / "alarm")
+    assert _bytes(_compiled(made, tmp_path / "router")) == _bytes(folder)
 
 
 def test_an_expert_with_few_sequences_is_named(tmp_path):
-    compiled, _ = _compiled(router(few=2), tmp_path / "router")
-    alarm = Alarm.load(compiled)
+    alarm = Alarm.load(_compiled(router(few=2), tmp_path / "router"))
     assert alarm.config["uncalibrated"] == [NAMES[-1]]
     rate = np.mean([alarm.check(ids_T).p_value <= 0.05 for ids_T in new_prompts(300)])
     assert rate < 0.2
 
 
 def test_there_is_none_without_validation_sequences(tmp_path):
-    assert _compiled(router(validation=0), tmp_path / "router")[1] is None
-    with pytest.raises(FileNotFoundError):
-        Alarm.load(tmp_path / "router" / "compiled")
+    compiled = _compiled(router(validation=0), tmp_path / "router")
+    assert not _bytes(compiled)
+    with pytest.raises(FileNotFoundError, match="no alarm beside it"):
+        Alarm.load(compiled)
 
 
 def test_another_routers_alarm_is_refused(tmp_path, folder):
     other = compile_router(str(saved(tmp_path / "router", "majority")))
-    shutil.rmtree(other / "alarm")
-    shutil.copytree(folder / "alarm", other / "alarm")
-    with pytest.raises(ValueError, match="another router's"):
-        Alarm.load(other, source=CompiledRouter.load(other).config["source"])
+    source = CompiledRouter.load(other).config["source"]
+    assert Alarm.load(other, source=source).config["source"] == source
+    with pytest.raises(ValueError, match="compiled again while it was being read"):
+        Alarm.load(folder, source=source)
 
 
 def test_validation_sequences_are_kept_as_traffic(folder):
@@ -158,4 +154,4 @@ def test_it_needs_numpy_alone(folder):
 
 
 def _bytes(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".npy"}
+    return {path.name: path.read_bytes() for path in folder.glob("alarm_*.npy")}

@@ -74,7 +74,9 @@ def test_a_damaged_file_is_refused_and_named(folder, name, damage):
 @pytest.mark.parametrize("content, message", [
     ("{", "truncated or was changed"),
     ("{}", "truncated or was changed"),
-    ('{"format": 99}', "Expected format 1"),
+    ("[" * 10_000, "truncated or was changed"),
+    ('{"format": 99}', "Expected format 2"),
+    ('{"format": 1}', "Expected format 2"),
 ])  # fmt: skip
 def test_a_damaged_config_is_refused(folder, content, message):
     compiled = compile_router(str(folder))
@@ -93,6 +95,17 @@ def test_no_compiled_router_is_said_to_be_none(tmp_path):
 
 def _contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_an_earlier_version_compiled_is_compiled_again(folder):
+    compiled = compile_router(str(folder))
+    before = _contents(compiled)
+    (compiled / "alarm").mkdir()
+    (compiled / "alarm" / "compiled.json").write_text('{"format": 1}')
+    (compiled / "compiled.json").write_text('{"format": 1, "files": {}}')
+    assert compiled_folder(folder) is None
+    compile_router(str(folder))
+    assert _contents(compiled) == before
 
 
 def test_compiling_again_leaves_equal_bytes_and_nothing_else(folder):
@@ -138,7 +151,7 @@ def test_a_router_that_is_no_table_is_refused(tmp_path):
 
 def test_the_smallest_types_are_stored(folder):
     compiled = compile_router(str(folder))
-    found = {path.name.split("-")[0]: np.load(path).dtype for path in compiled.glob("*.npy")}
+    found = {path.name.split("-")[0]: np.load(path).dtype for path in compiled.glob("[!a]*.npy")}
     assert found == {"rank": np.uint8, "winner": np.uint8}
 
 

@@ -1,8 +1,10 @@
 """Explanations are exact, show the whole prompt that was read, and are safe to open in a browser."""
 
+import dataclasses
 import html
 import io
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -74,6 +76,20 @@ def test_the_terminal_shows_the_prompt_in_colours(over_bytes):
     shown = console.file.getvalue()
     assert "\x1b[" in shown
     assert text in re.sub(r"\x1b\[[0-9;]*m", "", shown)
+
+
+def test_a_prompt_cannot_rewrite_the_terminal(over_bytes):
+    """Nothing of a prompt but its ends of lines is a control character there, and nothing is lost."""
+    controls = "".join(map(chr, [*range(0x20), 0x7F, *range(0x80, 0xA0)]))
+    console = Console(file=io.StringIO(), width=10_000)
+    one = explain(CompiledRouter.load(over_bytes), f"a{controls}b \x1b[2J\x1b]0;mine\x07 \x9b31m")
+    console.print(*in_terminal(dataclasses.replace(one, expert_names=("co\x1b[1mde", "prose"))), sep="\n")
+    shown = console.file.getvalue()
+    assert {c for c in shown if unicodedata.category(c) == "Cc"} == {"\n"}, "tabs became spaces"
+    assert re.search("a␀␁␂␃␄␅␆␇␈ +\n␋␌␍␎", shown)
+    assert "␡␛@␛A" in shown
+    assert "b ␛[2J␛]0;mine␇ ␛[31m" in shown
+    assert "co␛[1mde" in shown
 
 
 @pytest.mark.parametrize("bounds, heading, fact", [

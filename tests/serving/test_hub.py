@@ -72,7 +72,7 @@ def test_the_compiled_form_alone_is_fetched_and_only_once(hub, folder):
     hub.requests.clear()
     CompiledRouter.from_pretrained(NAME)
     named = {name for name in files(hub) if name.startswith("compiled/")} - strangers.keys()
-    assert asked(hub) - {"compiled/alarm/compiled.json"} == named | {"config.json"}
+    assert asked(hub) == named | {"config.json"}
     CompiledRouter.from_pretrained(NAME)
     assert asked(hub) == {"compiled/compiled.json"}, "whether there is a newer commit"
 
@@ -158,7 +158,7 @@ def test_a_saved_router_that_is_not_compiled_is_refused(tmp_path):
     folder = saved(tmp_path / "mine", "majority")
     with pytest.raises(ValueError, match="is not compiled"):
         CompiledRouter.from_pretrained(folder)
-    with pytest.raises(FileNotFoundError, match=r"there is no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"there is neither config\.json nor compiled\.json"):
         CompiledRouter.from_pretrained("runs/quikstart/router")
 
 
@@ -172,10 +172,10 @@ def test_a_compiled_form_of_another_router_is_refused(hub, folder, tmp_path):
         CompiledRouter.from_pretrained(NAME)
 
 
-@pytest.mark.parametrize("where", ["compiled", "compiled/alarm"])
-def test_what_came_damaged_is_refused_until_it_is_fetched_again(hub, with_alarm, where):
+@pytest.mark.parametrize("which", ["scores", "alarm_surprise"])
+def test_what_came_damaged_is_refused_until_it_is_fetched_again(hub, with_alarm, which):
     whole = dict(files(hub))
-    name = next(name for name in whole if name.startswith(f"{where}/") and name.endswith(".npy"))
+    name = next(name for name in whole if name.startswith(f"compiled/{which}-") and name.endswith(".npy"))
     hub.add(NAME, {**whole, name: whole[name][:-8]})
     with pytest.raises(ValueError, match=r"truncated or was changed.* remove `.*models--me--router`"):
         CompiledRouter.from_pretrained(NAME)
@@ -197,12 +197,27 @@ def test_a_hash_that_is_none_is_refused(hub, folder, digest):
     config = json.loads(files(hub)["compiled/compiled.json"])
     config["files"]["winner.npy"] = digest
     hub.add(NAME, {**files(hub), "compiled/compiled.json": json.dumps(config).encode()})
-    with pytest.raises(ValueError, match="Expected arrays and JSON"):
+    with pytest.raises(ValueError, match=r"`files` is not an object of names and SHA-256 hashes"):
         compiled_folder(NAME)
 
 
+def test_a_router_of_an_earlier_version_is_to_be_pushed_again(hub, folder):
+    config = {**json.loads(files(hub)["compiled/compiled.json"]), "format": 1}
+    hub.add(NAME, {**files(hub), "compiled/compiled.json": json.dumps(config).encode()})
+    with pytest.raises(ValueError, match=r"Expected format 2 .* but got 1.*one of the hub is to be pushed again"):
+        CompiledRouter.from_pretrained(NAME)
+
+
+@pytest.mark.parametrize("changes", [{"source": None}, {"source": {}}, {"files": {}}, {"alarm": {"vocab_size": 200}}])
+def test_a_config_without_what_it_needs_is_refused(hub, with_alarm, changes):
+    config = {**json.loads(files(hub)["compiled/compiled.json"]), **changes}
+    hub.add(NAME, {**files(hub), "compiled/compiled.json": json.dumps(config).encode()})
+    with pytest.raises(ValueError, match=r"compiled\.json"):
+        CompiledRouter.from_pretrained(NAME, alarm=0.0)
+
+
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b"{}", b'{"format": 9}', b'{"format": 1}', b'{"format": 1, "files": []}']
+    "content", [b"{", b"[]", b"{}", b'{"format": 9}', b'{"format": 2}', b'{"format": 2, "files": []}']
 )
 def test_what_is_no_compiled_router_is_refused(hub, folder, content):
     hub.add(NAME, {**files(hub), "compiled/compiled.json": content})

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,25 +144,11 @@ def test_unusual_prompts_are_told(router, run, fallback):
     assert f"{sum(unusual)} prompts were unusual, by the alarm" in said
 
 
-def test_an_alarm_is_made_where_an_earlier_version_compiled_without(run, tmp_path):
-    folder = saved(tmp_path / "router", "majority")
-    compiled = compile_router(str(folder))
-    shutil.rmtree(compiled / "alarm")
-    with pytest.raises(FileNotFoundError, match="no alarm beside it"):
-        run("w1", "--alarm", "0", folder=str(compiled))
-    _, first, said = run("w1", "--alarm", "0", folder=str(folder))
-    assert "making the alarm" in said
-    _, again, said = run("w1", "--alarm", "0", folder=str(folder))
-    assert (again, "making" in said) == (first, False)
-    assert 0 < first[0]["p_value"] <= 1
-
-
 def test_a_router_that_can_have_no_alarm_is_refused(run, tmp_path):
     folder = saved(tmp_path / "router", "majority", validation=0)
-    with pytest.raises(FileNotFoundError, match="no alarm beside it"):
-        run("w1", "--alarm", "0.1", folder=str(folder))
-    with pytest.raises(ValueError, match="too few validation sequences"):
-        run("w1", "--alarm", "0.1", folder=str(folder))
+    for where in (folder, folder, folder / "compiled"):  # compiled first, and then not again
+        with pytest.raises(FileNotFoundError, match="no alarm beside it"):
+            run("w1", "--alarm", "0.1", folder=str(where))
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -171,7 +156,8 @@ def test_a_router_that_can_have_no_alarm_is_refused(run, tmp_path):
     (("w1", "--window-tokens", "5"), "--window None"),
     (("w1", "--window", "first", "--window-tokens", "5", "--window-characters", "5"), "and 2 sizes"),
     (("--files", "nowhere.txt"), "nowhere.txt"),
-    (("w1", "--fallback", "law"), "Give a threshold or an alarm"),
+    (("w1", "--fallback", "law"), "Give a threshold, or an alarm above 0"),
+    (("w1", "--fallback", "law", "--alarm", "0"), "Give a threshold, or an alarm above 0"),
     (("", "--explain"), "Text 1 cannot be explained. Expected at least one token"),
     (("w1", "--alarm", "1"), "at least 0 and below 1"),
     (tuple(["w1"] * 101 + ["--explain"]), "at most 100 prompts"),
@@ -207,6 +193,35 @@ def test_explanations_are_shown_and_written(router, monkeypatch, capsys, tmp_pat
     assert CompiledRouter.load(f"{router}/compiled").route("w1 w2 w3").expert in out
     assert "w3</span>" in (tmp_path / "why.html").read_text()
     assert "written" in said
+
+
+def test_what_was_not_as_usual_is_told_of_what_is_explained(router, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"w1 \xff\nw2 w3 w4\nw5\n")))
+    window = ("--window", "first", "--window-tokens", "2")
+    assert route(["--router", router, "--explain", *window, "--threshold", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "1 prompts had what is no UTF-8 or no character; it was read as U+FFFD" in said
+    assert "1 prompts were longer than the window" in said
+    assert "3 prompts were below the threshold" in said
+
+
+@pytest.mark.parametrize("name, message", [
+    ("there", "`--html` to be a file to write, but `.*/there` is a folder. Name a file in it, .* `.*/there/why.html`"),
+    ("a_file/why.html", "in a folder that can be written, but `.*/a_file` is none"),
+    ("a_file/more/why.html", "in a folder that can be written, but `.*/a_file` is none"),
+])  # fmt: skip
+def test_where_no_page_can_be_written_is_said_before_anything_is_explained(router, tmp_path, capsys, name, message):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a_file").write_text("mine")
+    with pytest.raises(ValueError, match=message):
+        route(["--router", router, "--html", str(tmp_path / name), "w1"])
+    assert capsys.readouterr().out == ""
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a_file", "there"]
+
+
+def test_a_page_is_written_into_a_folder_that_is_made(router, tmp_path, capsys):
+    assert route(["--router", router, "--html", str(tmp_path / "new" / "more" / "why.html"), "w1"]) == 0
+    assert "w1" in (tmp_path / "new" / "more" / "why.html").read_text()
 
 
 @pytest.mark.parametrize("name, content, message", [

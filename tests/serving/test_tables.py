@@ -6,7 +6,7 @@ import torch
 
 from ir3de.compiling.router import compile_router
 from ir3de.routers import RidgeRouter, load_router
-from ir3de.serving import CompiledRouter
+from ir3de.serving import CompiledRouter, Window
 from tests.helpers import reference
 from tests.helpers.counts import random_share, statistics
 from tests.helpers.text import embeddings
@@ -17,7 +17,9 @@ from tests.serving.routers import KINDS, WIDE, WORDS, fitted, random_prompts, sa
 def pair(request, tmp_path_factory):
     """A router, and what it was compiled to."""
     folder = saved(tmp_path_factory.mktemp("router"), request.param)
-    return load_router(folder), CompiledRouter.load(compile_router(str(folder)))
+    compiled = CompiledRouter.load(compile_router(str(folder)))
+    compiled.folder = folder / "compiled"
+    return load_router(folder), compiled
 
 
 def test_thousands_of_prompts_are_decided_alike_bit_for_bit(pair):
@@ -42,6 +44,38 @@ def test_ragged_prompts_without_padding_are_decided_as_one_by_one(pair):
         with pytest.raises(ValueError, match=r"at least one token|got -1"):
             compiled.decide_many(np.concatenate([prompts[0], [-1] * 9]), bad)
     assert compiled.decide_many(np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint8, np.uint16, np.uint32, np.uint64])
+@pytest.mark.parametrize("window", [None, Window("first", 4, "tokens")])
+def test_any_integers_are_offsets(pair, kind, window):
+    _, compiled = pair
+    compiled = CompiledRouter.load(compiled.folder, window=window)
+    prompts = random_prompts(6, seed=2, longest=20)
+    offsets = np.cumsum([0, *(len(ids) for ids in prompts)])
+    expected = [compiled.decide(ids) for ids in prompts]
+    assert compiled.decide_many(np.concatenate(prompts), offsets.astype(kind)).tolist() == expected
+    assert compiled.decide_many(np.concatenate(prompts).tolist(), offsets.tolist()).tolist() == expected
+
+
+@pytest.mark.parametrize("window", [None, Window("first", 4, "tokens")])
+@pytest.mark.parametrize("ids, offsets, message", [
+    pytest.param([1, 2, 3, 4, 5], [0, 2, 9], "at most 5, the number of ids, but got", id="an end beyond"),
+    pytest.param([1, 2, 3, 4, 5], [7, 9], "at most 5", id="a start beyond"),
+    pytest.param([1, 2, 3, 4, 5], [-3, 5], "from 0 or more", id="negative"),
+    pytest.param([1, 2, 3, 4, 5], [0, 3, 2, 5], "that ascend", id="back"),
+    pytest.param([1, 2, 3, 4, 5], np.array([0, 2**63 + 1, 5], dtype=np.uint64), "that ascend", id="beyond 63 bits"),
+    pytest.param([1, 2, 3, 4, 5], [], "at least one integer", id="no offsets"),
+    pytest.param([1, 2, 3, 4, 5], [0.0, 5.0], "at least one integer, but got float64", id="floats"),
+    pytest.param([1, 2, 3, 4, 5], [[0, 5]], r"of shape \(1, 2\)", id="two rows of offsets"),
+    pytest.param([1, 2, 3, 4, 5], 5, "at least one integer", id="a number"),
+    pytest.param([[1, 2, 3], [4, 5, 6]], [0, 2], "one row of token ids", id="two rows of ids"),
+    pytest.param([1.0, 2.0, 3.0], [0, 1, 3], "one row of token ids", id="floats for ids"),
+])  # fmt: skip
+def test_offsets_that_are_none_are_refused(pair, ids, offsets, message, window):
+    _, compiled = pair
+    with pytest.raises(ValueError, match=message):
+        CompiledRouter.load(compiled.folder, window=window).decide_many(np.array(ids), np.array(offsets))
 
 
 def test_lists_and_routes_say_the_same_as_decisions(pair):

@@ -1,5 +1,9 @@
 """Counts of prompts are integers that add, whatever the order, and come back from their file."""
 
+import errno
+import os
+import resource
+
 import numpy as np
 import pytest
 
@@ -72,6 +76,40 @@ def test_a_damaged_file_is_refused(tmp_path, prompts, damage):
     path.write_bytes(damage(counted(prompts).to_bytes()))
     with pytest.raises(ValueError, match="it holds none"):
         Traffic.read(path)
+
+
+def test_a_flipped_byte_is_refused_or_changes_nothing(prompts):
+    whole = counted(prompts)
+    content = whole.to_bytes()
+    structure = [i for i in range(len(content)) if b"PK" in content[max(i - 47, 0) : i + 1] or i % 13 == 0]
+    flipped = [(place, flip) for place in structure for flip in (0x01, 0x80, 0xFF)]
+    refused = [error for place, flip in flipped if (error := _refusal(content, place, flip, whole)) is not None]
+    assert all("Expected saved counts of prompts in a test, but it holds none" in str(error) for error in refused)
+    assert len(refused) > len(structure)  # the others are names and dates that nobody reads
+
+
+def _refusal(content, place, flip, whole):
+    damaged = bytearray(content)
+    damaged[place] ^= flip
+    try:
+        found = Traffic.from_bytes(bytes(damaged), name="a test")
+    except ValueError as error:
+        return error
+    assert (same(found, whole), found.identity, found.expert_names) == (True, "abc", NAMES)
+    return None
+
+
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, prompts):
+    path = tmp_path / "counts.npz"
+    path.write_bytes(counted(prompts).to_bytes())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+            Traffic.read(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert same(Traffic.read(path), counted(prompts))
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -123,8 +123,40 @@ def test_a_router_that_knows_nothing_of_what_is_usual_is_refused(tmp_path, write
     path = write("live.txt", new_prompts(50))
     with pytest.raises(ValueError, match="too few validation sequences"):
         drift(["--router", str(saved(tmp_path / "router", "majority", validation=1)), str(path)])
-    with pytest.raises(FileNotFoundError, match="no alarm beside it"):
+    with pytest.raises(ValueError, match="too few validation sequences"):
         drift(["--router", str(tmp_path / "router" / "compiled"), str(path)])
+
+
+def test_an_expert_without_prompts_is_told_as_that(run, write, capsys):
+    found = run(write("live.txt", new_prompts(150)[:150]))
+    none = [one for one in found["experts"] if one["share"][1] == 0]
+    assert none
+    for one in none:
+        assert one["unusual"][1] is None
+        assert one["unusual_p_value"] == 1
+    assert "no prompts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--save", "--json"])
+def test_a_folder_to_write_is_refused_before_prompts_are_read(folder, option, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)  # reading it would fail
+    with pytest.raises(ValueError, match=f"Expected `{option}` to be a file to write, but `{tmp_path}` is a folder"):
+        drift(["--router", str(folder), option, str(tmp_path)])
+
+
+@pytest.mark.parametrize("place, flip", [(4, 0x40), (6, 0x01), (8, 0x01)], ids=["version", "encrypted", "method"])
+def test_damaged_counts_are_refused_by_name(run, write, tmp_path, place, flip):
+    path = tmp_path / "live.npz"
+    run(write("live.txt", new_prompts(50)), "--save", path)
+    content = bytearray(path.read_bytes())
+    for signature, shift in (
+        (b"PK\x03\x04", 0),
+        (b"PK\x01\x02", 2),
+    ):  # a member's own header, and its entry in the list
+        content[content.index(signature) + place + shift] ^= flip
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="live.npz`, but it holds none"):
+        run(path)
 
 
 def test_a_missing_file_is_named(run, tmp_path):

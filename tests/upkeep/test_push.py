@@ -1,7 +1,6 @@
 """A saved router is pushed with the numbers of its own run, or with none."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -151,15 +150,16 @@ def test_the_compiled_form_goes_with_it_compiled_first_where_that_is_needed(hub,
 
 def test_the_alarm_goes_with_it_and_goes_when_there_is_none_any_more(hub, tmp_path, router):
     with_alarm(validation=20).save_pretrained(tmp_path / "router")
-    compile_router(str(tmp_path / "router"))
-    shutil.rmtree(tmp_path / "router" / "compiled" / "alarm")  # as an earlier version left it
+    before = compile_router(str(tmp_path / "router")) / "compiled.json"
+    before.write_text(json.dumps({**json.loads(before.read_text()), "format": 1}))  # of an earlier version
     push(str(tmp_path / "router"), "me/router")
-    assert {name for name in _pushed(hub) if name.startswith("compiled/alarm/surprise-")}
+    assert {name for name in _pushed(hub) if name.startswith("compiled/alarm_surprise-")}
     assert _compiled_there(hub) == _compiled_here(tmp_path / "router")
-    hub.add("me/router", {**_pushed(hub), "compiled/alarm/mine.txt": b"mine"})
+    earlier = {"compiled/alarm/compiled.json": b"{}", f"compiled/alarm/mean-{'0' * 16}.npy": b"0"}
+    hub.add("me/router", {**_pushed(hub), **earlier, "compiled/alarm/mine.txt": b"mine"})
     router.save_pretrained(tmp_path / "router")
     push(str(tmp_path / "router"), "me/router")
-    assert [name for name in _pushed(hub) if name.startswith("compiled/alarm/")] == ["compiled/alarm/mine.txt"]
+    assert [name for name in _pushed(hub) if name.startswith("compiled/alarm")] == ["compiled/alarm/mine.txt"]
 
 
 def test_what_an_older_push_left_goes_and_strangers_files_stay(hub, folder, router):
