@@ -139,7 +139,7 @@ class Roster:
             url=upstream.url,
             model=place.model or name,
             key=upstream_key(place.upstream, upstream, self._environment),
-            answer_bytes=self.settings.limits.answer_bytes,
+            limits=lambda: self.settings.limits,
         )
 
 

@@ -71,7 +71,7 @@ class Gateway:
             OSError: if the port is taken.
         """
         settings, metrics = self._settings, Metrics()
-        self._session = open_session(settings.limits)
+        self._session = open_session()
         roster = Roster(
             settings, session=self._session, environment=self._environment, metrics=metrics, load_local=self._load_local
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 import aiohttp
@@ -17,12 +17,10 @@ _LAST_BYTES_SECONDS = 0.25  # for the end of the response after the end of the s
 _GONE = (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)
 
 
-def open_session(limits: Limits) -> aiohttp.ClientSession:
+def open_session() -> aiohttp.ClientSession:
     """Return what all upstreams are asked through: no proxies, cookies or limits of its own."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_seconds)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS),
-        timeout=timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "ir3de"},
     )
@@ -36,17 +34,17 @@ class UpstreamExpert(Expert):
         url: The upstream's address, up to and with ``/v1``.
         model: What the upstream calls the model.
         key: The upstream's key.
-        answer_bytes: Most bytes of an answer, and of an event.
+        limits: Returns the limits as they are now: a reload changes them while the expert stays.
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, url: str, model: str, key: str | None, answer_bytes: int
+        self, session: aiohttp.ClientSession, *, url: str, model: str, key: str | None, limits: Callable[[], Limits]
     ) -> None:
         self._session = session
         self._url = url.rstrip("/")
         self._model = model
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._most = answer_bytes
+        self._limits = limits
 
     async def answer(self, ask: Ask) -> Whole | Stream:
         content = json.dumps({**ask.body, "model": self._model}).encode()
@@ -72,6 +70,7 @@ class UpstreamExpert(Expert):
             f"{self._url}/{ask.endpoint}",
             data=content,
             headers={**self._headers, "X-Request-ID": ask.request_id},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits().connect_seconds),
             allow_redirects=False,  # an address that is not the config's
         )
 
@@ -92,11 +91,11 @@ class UpstreamExpert(Expert):
 
     async def _whole(self, response: aiohttp.ClientResponse, expected: str | None) -> bytes:
         """Return a JSON object, which has the expected key, as it came."""
-        content = bytearray()
+        content, most = bytearray(), self._limits().answer_bytes
         async for chunk in response.content.iter_any():
             content += chunk
-            if len(content) > self._most:
-                raise ExpertFailed("too long", f"more than {self._most} bytes")
+            if len(content) > most:
+                raise ExpertFailed("too long", f"more than {most} bytes")
         try:
             value = json.loads(content)
         except (ValueError, RecursionError):
@@ -114,7 +113,7 @@ class UpstreamExpert(Expert):
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[tuple[bytes, bool], None]:
         """Yield whole events as they come, together what came together, and whether a part of the answer is in them."""
-        splitter = EventSplitter(self._most)
+        splitter = EventSplitter(self._limits().answer_bytes)
         try:
             while True:
                 events = splitter.feed(await self._read(response))

@@ -203,3 +203,14 @@ def test_what_the_start_refuses_a_reload_refuses(start, changes, message):
     assert sorted(routed(call)["order"]) == sorted(NAMES), "nothing has changed"
     with pytest.raises(ValueError, match=re.escape(answer["error"]["message"])):
         start(**changes)
+
+
+def test_an_expert_that_stays_keeps_to_the_new_limits(start):
+    call, change = start()
+    body = {"model": "law", "messages": [{"role": "user", "content": "w1"}]}
+    assert call("POST", "/v1/chat/completions", body)[0] == 200
+    assert change(limits={"answer_bytes": 10})[0] == 200
+    status, found = call("POST", "/v1/chat/completions", body)
+    assert (status, "too long" in found["error"]["message"]) == (502, True)
+    assert change()[0] == 200
+    assert call("POST", "/v1/chat/completions", body)[0] == 200
