@@ -6,10 +6,11 @@
 
 Each part is a benchmark of its own, run on one core (the gateway, its upstream and its clients share all of them), in
 which everything that is compared is measured in turns: figures of different parts are not compared. A run that was
-stopped goes on with the parts that are missing.
+stopped goes on with the parts that are missing, if it is of the same code and the same prompts.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -55,6 +56,20 @@ def machine() -> dict[str, str | int]:
     }
 
 
+def fingerprint(prompts: list[Path] | None) -> str:
+    """Return the SHA-256 of what the figures are of: all code, and the prompts."""
+    code = [*sorted(HERE.rglob("*.py")), *sorted((HERE.parent / "ir3de").rglob("*.py")), *sorted(HERE.rglob("*.txt"))]
+    digest = hashlib.sha256()
+    for path in [*code, *(prompts or ())]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def done_before(path: Path, of: str) -> bool:
+    """Return whether a part is there, and of the same code and prompts."""
+    return path.is_file() and json.loads(path.read_text())["of"] == of
+
+
 def run(name: str, into: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run one part, whose tables go to the terminal, and return its numbers and its seconds.
 
@@ -88,14 +103,16 @@ def main() -> None:
             parser.error(f"there is no `{path}`: `make bench` makes the rivals' environment")
     parts = arguments.into / "parts"
     parts.mkdir(parents=True, exist_ok=True)
+    of = fingerprint(arguments.prompts)
     result: dict[str, Any] = {"machine": machine(), "took_seconds": {}}
     for number, name in enumerate(PARTS, start=1):
         done = parts / f"{name}.json"
-        if done.is_file():
+        if done_before(done, of):
             print(f"[{number}/{len(PARTS)}] {name}: done before; remove {parts} to begin anew", flush=True)
         else:
             print(f"[{number}/{len(PARTS)}] {name}: {' '.join(PARTS[name])}", flush=True)
-            replace_file(done, json.dumps(run(name, arguments.into, arguments), indent=1).encode())
+            found = {"of": of, **run(name, arguments.into, arguments)}
+            replace_file(done, json.dumps(found, indent=1).encode())
         part = json.loads(done.read_text())
         result[name], result["took_seconds"][name] = part["numbers"], part["took_seconds"]
     replace_file(arguments.into / "bench.json", json.dumps(result, indent=1).encode())

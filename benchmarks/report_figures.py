@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import LENGTHS, ROUTERS, SAME_TABLE, TOKENIZERS, Numbers, measured_sets
+from report import LENGTHS, ROUTERS, TOKENIZERS, Numbers, measured_sets
 
 from ir3de.evaluation.figures import save_figure
 
@@ -25,7 +25,7 @@ def save_decisions(result: Numbers, path: Path) -> None:
     first, *others = figure.subplots(1, 1 + len(sets), width_ratios=[1.25] + [1.0] * len(sets))
     text = result["decisions"]["text"]
     for i, (key, name) in enumerate(NAMES.items()):
-        if key in SAME_TABLE or key in TOKENIZERS:
+        if key in TOKENIZERS:
             continue
         times = [text[length][key]["p50"] for length in LENGTHS]
         style = "-" if key in OURS else "--"
@@ -38,19 +38,16 @@ def save_decisions(result: Numbers, path: Path) -> None:
                 continue
             accuracy = routers[key]["accuracy"]
             (low, high), mean = accuracy["interval"], accuracy["mean"]
-            time = text["400"][SAME_TABLE.get(key, key)]["p50"]
-            axes.errorbar(
-                time, mean, yerr=[[mean - low], [high - mean]], fmt=MARKERS[i], color=COLORS[key], capsize=3,
-                label=NAMES[key] if key in SAME_TABLE else None,
-            )  # fmt: skip
+            time = text["400"][key]["p50"]
+            error = [[mean - low], [high - mean]]
+            axes.errorbar(time, mean, yerr=error, fmt=MARKERS[i], color=COLORS[key], capsize=3)
         axes.set_xscale("log")
         axes.grid(alpha=0.3, which="both")
         axes.set_xlabel("µs from text to a decision, 400 characters")
         axes.set_ylabel("accuracy, mean over domains (%)")
         axes.set_title(f"Accuracy: {title}", fontsize=10)
     handles, labels = first.get_legend_handles_labels()
-    more, named = others[0].get_legend_handles_labels()
-    figure.legend(handles + more, labels + named, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     save_figure(figure, path)
 
 
@@ -64,7 +61,7 @@ def save_serving(result: Numbers, path: Path) -> None:
             values = [row[f"compiled {selector} {unit}"] for row in rows.values()]
             axes.plot(list(rows), values, marker="osD"[i], color=COLORS[selector], label=selector)
     _logarithmic(times, "experts", "µs a decision, 256 token ids, median")
-    _logarithmic(memory, "experts", "MiB that the compiled router takes")
+    _logarithmic(memory, "experts", "MiB that the compiled table takes")
     times.legend(fontsize=8, frameon=False)
     thinking = list(result["gateway"])[-1]
     by_clients = result["gateway"][thinking]

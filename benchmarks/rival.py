@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from texts import Texts
 
 NAMES = {
@@ -46,17 +47,18 @@ class Rival:
         """Return the seconds of each text's decision."""
         return list(self._ask("time", texts))
 
-    def batch_seconds(self, texts: Sequence[str]) -> float:
-        """Return the seconds of all decisions, made by one call where there is one for many."""
-        return float(self._ask("batch", texts))
+    def batch_seconds(self, texts: Sequence[str]) -> list[float]:
+        """Return the seconds of all decisions together, made by its call for many."""
+        return [float(self._ask("batch", texts))]
 
     def choices(self, texts: Sequence[str]) -> list[str]:
         """Return the domain that each text is sent to."""
         return list(self._ask("route", texts))
 
-    def stages(self, texts: Sequence[str]) -> dict[str, list[float]]:
-        """Return the seconds of each stage of each text's decision: tokenizing, encoding, scoring and deciding."""
-        return dict(self._ask("stages", texts))
+    def stages(self, texts: Sequence[str], rounds: int) -> dict[str, float]:
+        """Return the seconds of tokenizing, encoding, scoring, deciding: the median over texts of their best rounds."""
+        passes = [self._ask("stages", texts) for _ in range(rounds)]
+        return {stage: float(np.median(np.min([one[stage] for one in passes], axis=0))) for stage in passes[0]}
 
     def add(self, name: str, texts: Sequence[str]) -> float:
         """Return the seconds that adding a domain takes."""
@@ -92,11 +94,14 @@ class Rival:
 
 
 @contextmanager
-def rivals(names: Sequence[str], python: str | None, texts: Texts, log: Path) -> Iterator[dict[str, Rival]]:
-    """Yield the rivals, trained; none without an environment of theirs."""
+def rivals(
+    names: Sequence[str], python: str | None, train: Texts, learned: Texts, log: Path
+) -> Iterator[dict[str, Rival]]:
+    """Yield the rivals; kolmo has learned documents, the others passages. None without an environment of theirs."""
     found: dict[str, Rival] = {}
     try:
         for name in names if python else ():
+            texts = train if name == "kolmo" else learned
             some = {domain: all_[: AT_MOST.get(name)] for domain, all_ in texts.items()}
             found[name] = Rival(name, str(python), some, log)
         yield found

@@ -82,6 +82,7 @@ def _numbers():
     return {
         "machine": {"processor": "one", "cores": 2, "numpy": "2.4"},
         "fit": {"1000": {"counting_seconds": 1.0, "gram_and_solve_seconds": 1.0, "streamed_seconds": 600.0,
+                         "streamed_fraction_measured": 0.02,
                          "relative_difference": 1e-6}},
         "decisions": {
             "ids": {"one_prompt": one_prompt, "batch": {"published": 6000.0, "compiled": 24.0}},
@@ -117,7 +118,7 @@ def test_the_report_says_what_was_measured():
     assert met["the worst ECE of any router and state, blocks"].measured == 0.04
     page = report.markdown(result)
     assert "| blocks: ridge | 90.0 | 0.010 | 0.100 |  | 0.040 | 0.010 |" in page
-    assert "| 1,000 | 2.00 | 600.0 | 300× | 1e-06 |" in page
+    assert "| 1,000 | 2.00 | 600.0 (from 2%) | 300× | 1e-06 |" in page
     assert "| 128 | 0.3 s | auto | +0.7 | +3.0 | 90 of 100 |" in page
     for table in report.tables(result):
         assert all(len(row) == len(table.columns) for row in table.rows), table.title

@@ -84,7 +84,7 @@ class Rival(ABC):
 
 
 class Kolmo(Rival):
-    """A dictionary of zstd for each domain: it has no removal, so what it keeps of a domain is taken out by hand."""
+    """A dictionary of zstd for each domain; it has no removal, but a domain that is added again takes its place."""
 
     package = "kolmo"
 
@@ -99,16 +99,7 @@ class Kolmo(Rival):
         self._router.add_domain(name, samples=texts, target_model=name)
 
     def remove(self, name: str) -> None:
-        router = self._router
-        kept_by = (
-            router.domains,
-            router.mapping,
-            router._dictionaries,
-            router._compressors,
-            router._compressed_dict_sizes,
-        )
-        for kept in kept_by:
-            del kept[name]
+        raise ValueError("kolmo removes nothing")
 
     def route(self, text: str) -> str:
         return str(self._router.route(text).winner)
@@ -225,6 +216,11 @@ class Aurelio(Rival):
 
     def route(self, text: str) -> str:
         return str(self._router(text).name)
+
+    def route_many(self, texts: list[str]) -> list[str]:
+        from semantic_router.routers.base import run  # noqa: PLC0415 - as its own `evaluate` scores many
+
+        return [max(scores, key=scores.__getitem__) for scores in run(self._router._scores_many(texts))]
 
     def stages(self, text: str) -> Iterator[tuple[str, float]]:
         encoding, whole = seconds(self._encoder, [text]), seconds(self.route, text)
