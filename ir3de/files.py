@@ -12,6 +12,28 @@ from pathlib import Path
 from typing import Any
 
 
+def check_writable(path: Path, *, option: str, such_as: str) -> None:
+    """Refuse a path at which ``replace_file`` can write no file, before the work that would be lost; nothing is made.
+
+    Raises:
+        ValueError: if it is a folder, then ``such_as`` is a name in it, or no file can be made there; ``option`` is
+            what the user gave the path to.
+    """
+    if path.is_dir():
+        raise ValueError(
+            f"Expected `{option}` to be a file to write, but `{path}` is a folder. Name a file in it, such as"
+            f" `{path / such_as}`."
+        )
+    folder = next(parent for parent in path.absolute().parents if parent.exists())  # what is beyond it is made
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # rights alone do not tell: nobody can make a file in /proc
+    except OSError as error:
+        raise ValueError(
+            f"Expected `{option} {path}` to be in a folder that can be written, but `{folder}` is none"
+            f" ({error.strerror}). Name another one."
+        ) from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` in one step: a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

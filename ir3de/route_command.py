@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import get_args
 
+from ir3de.files import check_writable, replace_file
 from ir3de.serving.bounds import Bounds
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.lines import Line, Tally, as_json, decisions, file_as_prompt, lines_of, text_as_prompt
@@ -33,7 +34,7 @@ def route(arguments: Sequence[str]) -> int:
         parser.error("give texts or --files, not both")
     Bounds(threshold=given.threshold, alarm=given.alarm, fallback=given.fallback)  # refused before anything is compiled
     if given.html is not None:
-        _check_page(given.html)
+        check_writable(given.html, option="--html", such_as="why.html")
     router = CompiledRouter.load(
         _compiled(given.router),
         window=_window(given), threshold=given.threshold, alarm=given.alarm, fallback=given.fallback,
@@ -107,18 +108,6 @@ def _window(given: argparse.Namespace) -> Window | None:
     return Window(given.window, sizes[0], "tokens" if given.window_characters is None else "characters")
 
 
-def _check_page(path: Path) -> None:
-    """Refuse a path at which no page can be written, before anything is explained."""
-    if path.is_dir():
-        raise ValueError(
-            f"Expected `--html` to be a file to write, but `{path}` is a folder. Name a file in it, such as"
-            f" `{path / 'why.html'}`."
-        )
-    folder = next(parent for parent in path.absolute().parents if parent.exists())  # what is beyond it is made
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"Expected `--html {path}` to be in a folder that can be written, but `{folder}` is none.")
-
-
 def _compiled(router: str) -> Path:
     folder = compiled_folder(router)
     if folder is not None:
@@ -151,7 +140,6 @@ def _batches(given: argparse.Namespace) -> Iterator[list[Line]]:
 def _explain(router: CompiledRouter, given: argparse.Namespace) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed to route
 
-    from ir3de.files import replace_file  # noqa: PLC0415
     from ir3de.serving.explain import explain, in_terminal  # noqa: PLC0415
     from ir3de.serving.explain_page import page  # noqa: PLC0415
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ir3de.files import cache_folder, replace_file, replace_folder
+from ir3de.files import cache_folder, check_writable, replace_file, replace_folder
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):
@@ -28,6 +28,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     with pytest.raises(OSError, match="no space"):
         replace_file(tmp_path / "x", b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize("place", ["x", "more/and/more/x"])
+def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path, place):
+    check_writable(tmp_path / place, option="--html", such_as="x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_fails_half_way_leaves_the_old_one(tmp_path):

@@ -26,7 +26,7 @@ class Calibration(NamedTuple):
     def probabilities(self, scores_NE: Array, deciding_N: Array) -> Array:
         """Return the probability of each expert ``(N, E)`` float64; ``deciding_N`` are the tokens that decide."""
         scale_N = np.exp(self.log_scale + self.length_exponent * np.log(deciding_N))
-        logits_NE = (scores_NE + np.array(self.shifts)) * scale_N[:, None]
+        logits_NE = (scores_NE + np.array(self.shifts, dtype=np.float64)) * scale_N[:, None]
         weights_NE = np.exp(logits_NE - logits_NE.max(axis=1, keepdims=True))
         return weights_NE / weights_NE.sum(axis=1, keepdims=True)
 

@@ -99,13 +99,16 @@ def each_rate_the_same(counts_2X: Array, totals_2X: Array) -> Array:
     (Fisher's exact test), so that this holds for a handful of draws, where an error that is estimated from them does
     not; but it supposes that draws are independent. A rate that one sample has no draws of has 1.
     """
-    every = [_rarities(counts_2X[:, x].tolist(), totals_2X[:, x].tolist()) for x in range(counts_2X.shape[1])]
-    p_X = np.ones(len(every))
-    for x, (own, _) in enumerate(every):
-        # a rate is as rare with a probability that is the next lower rarity that it can have: rarities are p-values
-        reached = (possible[: np.searchsorted(possible, own, side="right")] for _, possible in every)
-        lowest = np.array([below[-1] if len(below) else 0.0 for below in reached])
-        p_X[x] = 1.0 if lowest.max() >= 1 else abs(np.expm1(np.log1p(-lowest).sum()))
+    every = [_rarities(*both) for both in zip(counts_2X.T.tolist(), totals_2X.T.tolist(), strict=True)]
+    own_X = np.array([own for own, _ in every])
+    level_K = np.unique(own_X)
+    # a rate is as rare with a probability that is the next lower rarity that it can have: rarities are p-values
+    log_none_K = np.zeros(len(level_K) + 1)
+    for _, possible in every:
+        below = possible[possible < 1]
+        np.add.at(log_none_K, np.searchsorted(level_K, below), np.diff(np.log1p(-below), prepend=0.0))
+    p_K = np.where(level_K < 1, np.abs(np.expm1(np.cumsum(log_none_K[:-1]))), 1.0)
+    p_X: Array = p_K[np.searchsorted(level_K, own_X)]
     return p_X
 
 

@@ -5,9 +5,11 @@ import fcntl
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from itertools import chain, count
+from operator import add
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +41,7 @@ class LiveTraffic:
 
     def __init__(self) -> None:
         self._counted: dict[_Place, Traffic] = {}  # since the last save
-        self._unsaved: dict[_Place, bytes] = {}  # what could not be written; the saving thread's
+        self._unsaved: dict[_Place, list[bytes | Traffic]] = {}  # what could not be written; the saving thread's
         self._one_at_a_time = asyncio.Lock()
         self._due = asyncio.Event()
 
@@ -106,15 +108,14 @@ class LiveTraffic:
 
     def _save_one(self, place: _Place, new: Traffic | None) -> Exception | None:
         """Add what is new, and what could not be written before, to the file, or keep it and return why."""
-        kept = self._unsaved.get(place)
-        unsaved = None if kept is None else Traffic.from_bytes(kept, name="memory")
-        traffic = unsaved + new if unsaved is not None and new is not None else unsaved or new
-        assert traffic is not None, "a place has counts"
+        parts = [*self._unsaved.get(place, ()), *(() if new is None else (new,))]
         try:
-            _add(place, traffic)
+            whole = _sum(parts)
+            if len(parts) > 1:  # a single one may be small already
+                parts = [whole]
+            _add(place, whole)
         except Exception as error:
-            if new is not None:
-                self._unsaved[place] = traffic.to_bytes()
+            self._unsaved[place] = [_small(part) for part in parts]
             return error.with_traceback(None)  # whose frames have the counts
         self._unsaved.pop(place, None)
         return None
@@ -140,6 +141,20 @@ def _drift(folder: str, router: CompiledRouter) -> Drift:
     path = _file((folder, router.identity))
     live = Traffic.read(path) if path.exists() else _nothing(router)
     return compare(router.alarm.usual_traffic(), live, router.alarm)
+
+
+def _sum(parts: Sequence[bytes | Traffic]) -> Traffic:
+    return reduce(add, (Traffic.from_bytes(one, name="memory") if isinstance(one, bytes) else one for one in parts))
+
+
+def _small(part: bytes | Traffic) -> bytes | Traffic:
+    """Return counts as they would be in their file, or as they are where there is no memory for that now."""
+    if isinstance(part, bytes):
+        return part
+    try:
+        return part.to_bytes()
+    except MemoryError:
+        return part
 
 
 def _nothing(router: CompiledRouter) -> Traffic:

@@ -72,7 +72,9 @@ async def watch(
             failed, seen, again = again is not None, now, None
             try:
                 router = await load_router(settings(), like=served())
-                if router.config == served().config and not failed:  # compiled here, or written again as it was
+                if router.config == served().config:  # compiled here, or written again as it was
+                    if failed:
+                        _LOG.info("the router can be read again; it is the one that is served")
                     continue
                 await put(router)
             except Exception as error:  # whatever it is, the next change is to be noticed

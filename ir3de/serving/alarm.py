@@ -176,15 +176,5 @@ class Alarm:
         return Unusual((1 + bisect_right(ranks, rarity)) / (len(ranks) + 1), excess, nearest, tokens)
 
 
-def usual_traffic(folder: Path | str) -> Traffic:
-    """Return the counts of the validation sequences of the compiled router in ``folder``, as if they were prompts.
-
-    Raises:
-        FileNotFoundError: if it has no alarm.
-        ValueError: if a file is damaged.
-    """
-    return Alarm.load(folder).usual_traffic()
-
-
 def _parts(values: Array, sizes: Array) -> list[list[float]]:
     return [part.tolist() for part in np.split(values, np.cumsum(sizes)[:-1])]

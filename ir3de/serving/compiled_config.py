@@ -1,6 +1,7 @@
 """What ``compiled.json`` has to say: each key and its type, checked before any of it is used."""
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,10 @@ def fault_of(config: Any) -> str | None:
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # not so for NaN
 
 
 def _are_names(value: Any) -> bool:
@@ -56,7 +61,7 @@ def _is_reader(value: Any) -> bool:
         and isinstance(checked.get("versions"), dict)
         and isinstance(value.get("pattern"), str)
         and isinstance(special, dict)
-        and all(isinstance(one, int) for one in special.values())
+        and all(type(one) is int and 0 <= one < 2**31 for one in special.values())
         and _is_size(value.get("vocab_size"))
     )
 
@@ -67,7 +72,7 @@ def _is_calibration(value: Any) -> bool:
     found = value.get("calibration") if isinstance(value, dict) else None
     if not isinstance(found, dict) or found.keys() != _CALIBRATION or not isinstance(found["shifts"], list):
         return False
-    return all(isinstance(one, int | float) for one in (*found["shifts"], found["log_scale"], found["length_exponent"]))
+    return all(map(_is_finite, (*found["shifts"], found["log_scale"], found["length_exponent"])))
 
 
 def _is_alarm(value: Any) -> bool:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ir3de.compiling.with_alarm import compile_with_alarm
 from ir3de.console import console
-from ir3de.files import replace_file
+from ir3de.files import check_writable, replace_file
 from ir3de.serving.alarm import Alarm
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.drift import Drift, compare
@@ -33,11 +33,8 @@ def drift(arguments: Sequence[str]) -> None:
     """
     given = _parser().parse_args(list(arguments))
     for option, path in (("save", given.save), ("json", given.json)):
-        if path is not None and path.is_dir():  # before the prompts are counted
-            raise ValueError(
-                f"Expected `--{option}` to be a file to write, but `{path}` is a folder. Name a file in it, such as"
-                f" `{path / 'live'}{COUNTS if option == 'save' else '.json'}`."
-            )
+        if path is not None:  # before the prompts are counted
+            check_writable(path, option=f"--{option}", such_as=f"live{COUNTS if option == 'save' else '.json'}")
     folder = compile_with_alarm(given.router)
     router = CompiledRouter.load(folder)
     alarm = Alarm.load(folder, source=router.config["source"])

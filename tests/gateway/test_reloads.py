@@ -214,3 +214,14 @@ def test_an_expert_that_stays_keeps_to_the_new_limits(start):
     assert (status, "too long" in found["error"]["message"]) == (502, True)
     assert change()[0] == 200
     assert call("POST", "/v1/chat/completions", body)[0] == 200
+
+
+def test_a_damaged_router_that_comes_back_as_it_was_is_no_change(start, live, caplog):
+    caplog.set_level(logging.INFO, "ir3de")
+    start()
+    whole = (live / "compiled.json").read_bytes()
+    (live / "compiled.json").write_bytes(whole[:-20])
+    wait_until(lambda: "cannot be used, the one before stays" in caplog.text)
+    (live / "compiled.json").write_bytes(whole)
+    wait_until(lambda: "can be read again" in caplog.text or "router has changed" in caplog.text)
+    assert "router has changed" not in caplog.text

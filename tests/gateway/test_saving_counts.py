@@ -172,6 +172,34 @@ def test_saving_goes_on_whatever_was_raised(loaded, saved_router, tmp_path, capl
     assert same(Traffic.read(only_file(tmp_path)), expected(saved_router, prompts))
 
 
+@pytest.mark.parametrize("where", ["from_bytes", "__add__", "to_bytes"])
+def test_what_there_is_no_memory_for_is_kept(loaded, saved_router, tmp_path, monkeypatch, where):
+    prompts, folders = new_prompts(6), [tmp_path / name for name in ("one", "two")]
+
+    def full(*_, **__):
+        raise MemoryError
+
+    async def run():
+        traffic = LiveTraffic()
+        for folder in folders:
+            folder.write_text("in the way")
+        for part, lacking in ((prompts[:6], False), (prompts[6:12], True), (prompts[12:], True)):
+            for folder in folders:
+                counted(traffic, folder, loaded, part)
+            with monkeypatch.context() as patch:
+                if lacking:
+                    patch.setattr(Traffic, where, full)
+                with pytest.raises((OSError, MemoryError)):
+                    await traffic.save()
+        for folder in folders:
+            folder.unlink()
+        await traffic.save()
+
+    asyncio.run(run())
+    for folder in folders:
+        assert same(Traffic.read(only_file(folder)), expected(saved_router, prompts))
+
+
 def large(number):
     """Return a router whose counts take 13 MB, as far as counting looks at it."""
     alarm = SimpleNamespace(config={"vocab_size": 50_000})

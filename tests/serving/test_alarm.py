@@ -10,7 +10,7 @@ from scipy.stats import entropy
 from ir3de.compiling.router import compile_router
 from ir3de.functional.surprise import Curves
 from ir3de.routers import load_router
-from ir3de.serving.alarm import Alarm, usual_traffic
+from ir3de.serving.alarm import Alarm
 from ir3de.serving.artifact import read_compiled
 from ir3de.serving.compiled import CompiledRouter
 from tests.serving.alarms import NAMES, WORDS, new_prompts, router
@@ -133,7 +133,7 @@ def test_another_routers_alarm_is_refused(tmp_path, folder):
 
 
 def test_validation_sequences_are_kept_as_traffic(folder):
-    traffic = usual_traffic(folder)
+    traffic = Alarm.load(folder).usual_traffic()
     bags = [share.validation for share in load_router(folder.parent).statistics.shares.values()]
     assert traffic.prompts == sum(len(bag) for bag in bags)
     assert traffic.tokens == sum(len(bag.ids_M) for bag in bags)
@@ -145,8 +145,8 @@ def test_validation_sequences_are_kept_as_traffic(folder):
 
 def test_it_needs_numpy_alone(folder):
     code = (
-        "import sys, numpy as np; from ir3de.serving.alarm import Alarm, usual_traffic; import ir3de.serving.drift;"
-        f" Alarm.load({str(folder)!r}).check(np.array([1, 2])); usual_traffic({str(folder)!r});"
+        "import sys, numpy as np; from ir3de.serving.alarm import Alarm; import ir3de.serving.drift;"
+        f" alarm = Alarm.load({str(folder)!r}); alarm.check(np.array([1, 2])); alarm.usual_traffic();"
         " print(sorted({'torch', 'transformers', 'scipy', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

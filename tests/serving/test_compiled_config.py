@@ -20,9 +20,14 @@ _CHANGES = [
     {"table": "other"}, {"table": "mean"}, {"k": 0}, {"k": "7"}, {"k": True},
     {"reader": {}}, {"reader": {"because": 3}}, {"reader": {"because": None}},
     {"reader": {"because": None, "checked": {}}},
+    *({"reader": {"because": None, "checked": {"versions": {}}, "pattern": "x", "vocab_size": 7, "special": {"a": one}}}
+      for one in (-1, 2**31, 10**30, True, 1.0)),
     {"calibration": {}}, {"calibration": {"calibration": None}},
     {"calibration": {"calibration": {"shifts": [0, 0, 0]}}},
     {"calibration": {"calibration": {"log_scale": 1.0, "length_exponent": 0.0, "shifts": [0.0]}}},
+    *({"calibration": {"calibration": {"log_scale": 1.0, "length_exponent": 0.0, "shifts": [0.0] * 3, **change}}}
+      for one in (float("nan"), float("inf"), 10**400, True)
+      for change in ({"log_scale": one}, {"length_exponent": one}, {"shifts": [0.0, one, 0.0]})),
     {"alarm": {}}, {"alarm": []}, {"alarm": {"vocab_size": WORDS}},
     {"alarm": {"vocab_size": 7, "sequences": [12] * 3, "uncalibrated": []}},
     {"alarm": {"vocab_size": str(WORDS), "sequences": [12] * 3, "uncalibrated": []}},
@@ -43,11 +48,21 @@ def _with_config(whole, folder, change):
     return folder
 
 
-@pytest.mark.parametrize("changes", _CHANGES, ids=str)
+@pytest.mark.parametrize("changes", _CHANGES, ids=lambda changes: str(changes)[:120])
 def test_a_config_that_does_not_say_what_it_has_to_is_refused(whole, tmp_path, changes):
     changed = _with_config(whole, tmp_path / "changed", lambda config: config.update(changes))
     with pytest.raises(ValueError, match=r"Compile the router again"):
         CompiledRouter.load(changed, alarm=0.0).route([1, 2])
+
+
+def test_whole_numbers_of_any_size_calibrate(whole, tmp_path):
+    """NumPy has no integers so large."""
+    for number, shift in enumerate((10**30, 1e30)):
+        found = {"log_scale": -60, "length_exponent": 0, "shifts": [0, shift, 0]}
+        changed = _with_config(
+            whole, tmp_path / str(number), lambda config, found=found: config["calibration"].update(calibration=found)
+        )
+        assert CompiledRouter.load(changed).route([1, 2]).confidence in (0.0, 1.0)
 
 
 @pytest.mark.parametrize(

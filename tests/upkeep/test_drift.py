@@ -144,6 +144,15 @@ def test_a_folder_to_write_is_refused_before_prompts_are_read(folder, option, tm
         drift(["--router", str(folder), option, str(tmp_path)])
 
 
+@pytest.mark.parametrize("option", ["--save", "--json"])
+@pytest.mark.parametrize("place", ["a_file/x", "a_file/more/x", "/proc/ir3de/x"])
+def test_where_nothing_can_be_written_is_said_before_prompts_are_read(folder, option, place, tmp_path, monkeypatch):
+    (tmp_path / "a_file").touch()
+    monkeypatch.setattr(sys, "stdin", None)  # reading it would fail
+    with pytest.raises(ValueError, match=f"Expected `{option} .*/x` to be in a folder that can be written"):
+        drift(["--router", str(folder), option, str(tmp_path / place)])
+
+
 @pytest.mark.parametrize("place, flip", [(4, 0x40), (6, 0x01), (8, 0x01)], ids=["version", "encrypted", "method"])
 def test_damaged_counts_are_refused_by_name(run, write, tmp_path, place, flip):
     path = tmp_path / "live.npz"
