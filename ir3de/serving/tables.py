@@ -87,7 +87,7 @@ class MajorityTable(Table):
     def __init__(self, winner_G: Array, *, num_experts: int) -> None:
         super().__init__(vocab_size=len(winner_G) - 2, num_experts=num_experts)
         self._winner_G = winner_G.astype(np.intp)  # what a tally counts without a copy
-        self._winner_V = self._winner_G[1:-1]
+        self._winner_V, self._winner_up = self._winner_G[1:-1], self._winner_G[1:]
         self._bits = 63 // num_experts  # for each expert's votes, where one integer holds all of them
         self._most = (1 << self._bits) - 1
         self._shift_E = np.arange(num_experts) * self._bits
@@ -97,9 +97,12 @@ class MajorityTable(Table):
         self._packed_G = packed_G
 
     def decide(self, ids_T: Array) -> int:
-        try:  # int64 is an index as it is: a look for the lowest id costs less than places of their own
-            fits = ids_T.item(ids_T.argmin()) >= 0 and ids_T.dtype.char == "l"
-            winner_T = self._winner_V[ids_T] if fits else self.gather(self._winner_G, ids_T)
+        try:
+            if ids_T.dtype.char == "I":  # as tiktoken gives them: none is below zero
+                winner_T = self._winner_up.take(ids_T, 0, None, "clip")
+            else:  # int64 is an index as it is: a look for the lowest id costs less than places of their own
+                fits = ids_T.item(ids_T.argmin()) >= 0 and ids_T.dtype.char == "l"
+                winner_T = self._winner_V[ids_T] if fits else self.gather(self._winner_G, ids_T)
         except (AttributeError, IndexError, ValueError):  # a list, an id that is too high, no token
             winner_T = self.gather(self._winner_G, ids_T)
         votes_E = _bincount(winner_T, None, self.num_experts)

@@ -17,7 +17,7 @@ from ir3de.serving.alarm import Alarm
 from tests.gateway.running import settings
 from tests.gateway.test_changes import put, wait_until
 from tests.gateway.test_interface import chat, streamed
-from tests.serving.alarms import NAMES, WORDS, as_text, new_prompts, router
+from tests.serving.alarms import NAMES, WORDS, as_text, new_prompts, saved_with_alarm
 from tests.serving.routers import saved
 
 UNUSUAL = as_text(range(WORDS - 30, WORDS - 1))  # words that no expert says
@@ -25,9 +25,7 @@ UNUSUAL = as_text(range(WORDS - 30, WORDS - 1))  # words that no expert says
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alarm") / "router"
-    router().save_pretrained(folder)
-    return compile_router(str(folder))
+    return saved_with_alarm(tmp_path_factory.mktemp("alarm") / "router") / "compiled"
 
 
 @pytest.fixture(scope="module")

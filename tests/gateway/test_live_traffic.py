@@ -8,7 +8,6 @@ import numpy as np
 import openai
 import pytest
 
-from ir3de.compiling.router import compile_router
 from ir3de.gateway import live_traffic
 from ir3de.serving import CompiledRouter
 from ir3de.serving.traffic import Traffic
@@ -16,25 +15,19 @@ from ir3de.upkeep.drift import drift
 from tests.gateway.counts import expected, fails, only_file, same
 from tests.gateway.running import settings
 from tests.gateway.test_changes import wait_until
-from tests.serving.alarms import as_text, new_prompts, router
+from tests.serving.alarms import as_text, new_prompts, saved_with_alarm
 
 ADMIN = "admin-key-01234567"
 
 
 @pytest.fixture(scope="module")
 def saved_router(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("traffic") / "router"
-    router().save_pretrained(folder)
-    compile_router(str(folder))
-    return folder
+    return saved_with_alarm(tmp_path_factory.mktemp("traffic") / "router")
 
 
 @pytest.fixture(scope="module")
 def other_router(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("other") / "router"
-    router(validation=150).save_pretrained(folder)
-    compile_router(str(folder))
-    return folder
+    return saved_with_alarm(tmp_path_factory.mktemp("other") / "router", validation=150)
 
 
 @pytest.fixture

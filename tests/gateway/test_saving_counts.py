@@ -14,22 +14,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ir3de.compiling.router import compile_router
 from ir3de.gateway import live_traffic
 from ir3de.gateway.live_traffic import LiveTraffic, prepare_folder
 from ir3de.serving import CompiledRouter
 from ir3de.serving.traffic import Traffic
 from tests.gateway.counts import counted, expected, fails, only_file, same
 from tests.gateway.running import settings
-from tests.serving.alarms import new_prompts, router
+from tests.serving.alarms import new_prompts, saved_with_alarm
 
 
 @pytest.fixture(scope="module")
 def saved_router(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("traffic") / "router"
-    router().save_pretrained(folder)
-    compile_router(str(folder))
-    return folder
+    return saved_with_alarm(tmp_path_factory.mktemp("traffic") / "router")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ir3de.compiling.router import compile_router
 from ir3de.routers import NaiveBayesRouter
 from ir3de.statistics.token_counts import TokenCounts
 from tests.helpers.counts import share
@@ -44,6 +45,13 @@ def router(*, validation=200, few=None):
     made = NaiveBayesRouter(tokenizer=tokenizer, smoothing=0.1)
     made.fit(TokenCounts.of(shares, vocab_size=WORDS, tokenizer=tokenizer.fingerprint))
     return made
+
+
+def saved_with_alarm(folder, **options):
+    """Save a router and compile it; return where it is saved."""
+    router(**options).save_pretrained(folder)
+    compile_router(str(folder))
+    return folder
 
 
 def new_prompts(number):

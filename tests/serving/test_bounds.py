@@ -11,7 +11,7 @@ from ir3de.compiling.router import compile_router
 from ir3de.serving import CompiledRouter, Window
 from ir3de.serving.alarm import Alarm
 from ir3de.serving.bounds import Bounds
-from tests.serving.alarms import NAMES, WORDS, new_prompts, router
+from tests.serving.alarms import NAMES, WORDS, new_prompts, router, saved_with_alarm
 from tests.serving.routers import saved
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bounds") / "router"
-    router().save_pretrained(folder)
-    return compile_router(str(folder))
+    return saved_with_alarm(tmp_path_factory.mktemp("bounds") / "router") / "compiled"
 
 
 @pytest.fixture(scope="module")
