@@ -191,7 +191,11 @@ def batches(result: Numbers) -> Table:
     """Return how many texts are routed in a second."""
     found = result["decisions"]["batches"]
     rows = [
-        [name, number(found[key]["texts_per_second"]), f"{found[key]['added_percent']:+.1f}" if key in IDS else ""]
+        [
+            name,
+            number(found[key]["texts_per_second"]),
+            f"{found[key]['added_percent']:+.1f}" if "added_percent" in found[key] else "",
+        ]
         for key, name in ROUTERS
         if key in found
     ]
