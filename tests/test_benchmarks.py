@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import aims
 import numpy as np
 import pytest
 import report
@@ -59,7 +60,7 @@ def test_slow_runs_take_part_in_some_rounds():
     [(2.0, 2.0, True, True), (2.1, 2.0, True, False), (200, 200, False, True), (199, 200, False, False)],
 )
 def test_an_aim_is_met_on_its_own_side_of_the_bound(measured, bound, at_most, met):
-    one = report.Target("what", measured, bound, at_most, " µs")
+    one = aims.Target("what", measured, bound, at_most, " µs")
     assert one.met is met
     assert one.cells()[-1] == ("yes" if met else "no")
     assert one.cells()[2] == f"{'≤' if at_most else '≥'} {bound:g} µs"
@@ -69,14 +70,14 @@ def _numbers():
     """Return numbers in the form of the parts': every router takes a time of its own."""
     accuracy = {"mean": 90.0, "interval": [88.0, 92.0], "domains": {"a": 90.0}}
     text = {}
-    for i, length in enumerate(report.LENGTHS, start=1):
+    for i, length in enumerate(aims.LENGTHS, start=1):
         rows = {key: {"best": i * (j + 1.0), "p50": i * (j + 2.0), "p99": i * 100.0, "calls": 9.0}
                 for j, (key, _) in enumerate(report.ROUTERS)}  # fmt: skip
-        rows[report.WINDOWED] = {"best": 0.5, "p50": 0.5, "p99": 0.5, "calls": 9.0}
+        rows[aims.WINDOWED] = {"best": 0.5, "p50": 0.5, "p99": 0.5, "calls": 9.0}
         stages = {key: {"tokenizing": 3.0, "scoring": 1.5, "deciding": 0.5} for key, _ in report.ROUTERS}
         text[length] = {**rows, "stages": stages, "tokens": 20.0, "agreement": {"majority": 99.8}}
     one_prompt = {"230": {"majority": 1.9, "entropy_top_k": 5.5, "mean": 5.9}}
-    compiled = {f"compiled {name} {unit}": 2.0 for name in report.IDS for unit in ("µs", "MiB")}
+    compiled = {f"compiled {name} {unit}": 2.0 for name in aims.IDS for unit in ("µs", "MiB")}
     way = {"requests_per_second": 100.0, "p50_ms": 1.0, "p99_ms": 2.0}
     added = {"requests_per_second": 90.0, "p50_ms": 1.7, "p99_ms": 5.0}
     return {
@@ -87,7 +88,7 @@ def _numbers():
         "decisions": {
             "ids": {"one_prompt": one_prompt, "batch": {"published": 6000.0, "compiled": 24.0}},
             "text": text,
-            "batches": {name: {"added_percent": 16.0, "texts_per_second": 9.0} for name in report.IDS},
+            "batches": {name: {"added_percent": 16.0, "texts_per_second": 9.0} for name in aims.IDS},
             "versions": {"kolmo": "kolmo 0.0.3"},
         },
         "accuracy": {"passages": {"routers": {
@@ -105,7 +106,7 @@ def _numbers():
 
 def test_the_report_says_what_was_measured():
     result = json.loads(json.dumps(_numbers()))
-    met = {one.what: one for one in report.targets(result)}
+    met = {one.what: one for one in aims.targets(result)}
     assert met["ids to decision, 230 tokens, majority"].met
     assert not met["ids to decision, 230 tokens, entropy_top_k"].met
     assert met["16 × 1,024 ids: published formula / ours"].measured == 250

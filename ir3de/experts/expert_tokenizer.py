@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ir3de.hub_repositories import check_connection
+from ir3de.pretrained.loading import load_with_transformers
 from ir3de.pretrained.locate import local_path, unreachable
 from ir3de.pretrained.tokenizer import DEFINITION, END_OF_TEXT, TextTokenizer
 
@@ -44,14 +44,7 @@ def _of_text(folder: Path) -> PreTrainedTokenizerBase:
 
 def _of_transformers(source: str, path: Path | None) -> PreTrainedTokenizerBase:
     try:
-        if path is not None and path.is_file():
-            loaded = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        else:
-            if path is None:
-                check_connection(source)
-            loaded = AutoTokenizer.from_pretrained(str(path or source))
+        return load_with_transformers(source, path)
     except (OSError, ValueError, ImportError) as error:
         where = unreachable(source) if path is None else f"`{source}` holds no tokenizer that transformers can read."
         raise ValueError(f"{where} ({str(error).splitlines()[0]})") from error
-    found: PreTrainedTokenizerBase = loaded
-    return found

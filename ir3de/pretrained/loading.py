@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ir3de.hub_repositories import check_connection
 from ir3de.pretrained.locate import local_path, unreachable
@@ -25,15 +25,28 @@ def load_tokenizer(source: str) -> TextTokenizer:
     return _load(source, path, path.stat().st_mtime_ns if path is not None else 0)
 
 
+def load_with_transformers(source: str, path: Path | None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in ``path``, a folder or a GGUF file, or that of the hub id ``source`` where it is ``None``.
+
+    Raises:
+        ImportError: if the package that reads it is not installed.
+        OSError: if there is none, or the hub is out of reach.
+        ValueError: if transformers cannot read it.
+    """
+    if path is not None and path.is_file():
+        loaded = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    else:
+        if path is None:
+            check_connection(source)
+        loaded = AutoTokenizer.from_pretrained(str(path or source))
+    found: PreTrainedTokenizerBase = loaded
+    return found
+
+
 @lru_cache(maxsize=8)  # seconds for a GGUF file, and many routers of one process read the same; it never changes
 def _load(source: str, path: Path | None, modified: int) -> TextTokenizer:
     try:
-        if path is not None and path.is_file():
-            loaded = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        else:
-            if path is None:
-                check_connection(source)
-            loaded = AutoTokenizer.from_pretrained(str(path or source))
+        loaded = load_with_transformers(source, path)
     except ImportError as error:
         raise ValueError(f"Reading `{source}` needs the package gguf. Run `pip install 'ir3de[gguf]'`.") from error
     except (OSError, ValueError) as error:
