@@ -18,7 +18,7 @@ class FakeUpstream:
     """Speaks OpenAI's interface: its answer to any prompt is ``MODEL: PROMPT``, unless the model misbehaves.
 
     ``behaviour`` maps a model to what it does; ``asked`` are the requests that came, ``cancelled`` those whose client
-    went away.
+    went away; ``go_on`` ends the behaviour ``wait``.
     """
 
     def __init__(self, key=None):
@@ -28,6 +28,7 @@ class FakeUpstream:
         self.key = key
         self.url = ""
         self.delay = 0.0
+        self.go_on = threading.Event()
         self.runner = None
 
     async def start(self):
@@ -57,6 +58,11 @@ class FakeUpstream:
         if body.get("stream"):
             return await self._stream(request, body, pieces=text_of(body).split(" "))
         return web.json_response(whole(body, text_of(body)))
+
+    async def do_wait(self, request, body):
+        while not self.go_on.is_set():
+            await asyncio.sleep(0.01)
+        return await self.do_answer(request, body)
 
     async def do_hang(self, request, body):
         await asyncio.sleep(60)

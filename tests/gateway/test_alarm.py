@@ -15,8 +15,9 @@ from ir3de.files import replace_file
 from ir3de.serving import CompiledRouter, artifact
 from ir3de.serving.alarm import Alarm
 from tests.gateway.running import settings
-from tests.gateway.test_changes import put, wait_until
+from tests.gateway.test_changes import put
 from tests.gateway.test_interface import chat, streamed
+from tests.helpers.waiting import wait_until
 from tests.serving.alarms import NAMES, WORDS, as_text, new_prompts, saved_with_alarm
 from tests.serving.routers import saved
 

@@ -17,6 +17,7 @@ from ir3de.upkeep.change import remove_expert
 from tests.gateway.process import program
 from tests.gateway.running import NAMES, settings
 from tests.gateway.test_interface import chat, streamed
+from tests.helpers.waiting import wait_until
 from tests.serving.routers import WORDS, saved
 
 ADMIN, CLIENT, UPSTREAM = "admin-key-01234567", "client-key-0123456", "upstream-key-01234"
@@ -163,13 +164,6 @@ def test_a_router_that_cannot_be_read_changes_nothing(running_loop, router, upst
     put(router / "compiled", live)
     wait_until(lambda: "can be read again" in caplog.text)
     assert "router has changed" not in caplog.text
-
-
-def wait_until(true, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def put(compiled, live):

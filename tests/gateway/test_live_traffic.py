@@ -14,7 +14,7 @@ from ir3de.serving.traffic import Traffic
 from ir3de.upkeep.drift import drift
 from tests.gateway.counts import expected, fails, only_file, same
 from tests.gateway.running import settings
-from tests.gateway.test_changes import wait_until
+from tests.helpers.waiting import wait_until
 from tests.serving.alarms import as_text, new_prompts, saved_with_alarm
 
 ADMIN = "admin-key-01234567"

@@ -16,7 +16,8 @@ from ir3de.gateway import router_files, server
 from ir3de.gateway.settings import Place
 from ir3de.serving import CompiledRouter
 from tests.gateway.running import NAMES, settings
-from tests.gateway.test_changes import put, wait_until
+from tests.gateway.test_changes import put
+from tests.helpers.waiting import wait_until
 from tests.serving.routers import saved
 
 ADMIN = "admin-key-01234567"

@@ -4,10 +4,10 @@ import json
 import logging
 import math
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 
 import openai
 import pytest
@@ -16,7 +16,9 @@ from ir3de.gateway.command import read_settings
 from ir3de.gateway.settings import GatewaySettings, Limits, LocalSettings, Place
 from ir3de.gateway.start import main
 from tests.gateway.process import ROOT, program
+from tests.gateway.running import NAMES
 from tests.gateway.test_interface import chat, streamed
+from tests.helpers.waiting import wait_until
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def config(router, upstream):
 
 
 def test_it_stops_when_running_answers_are_whole(config, upstream, tmp_path):
-    upstream.delay = 0.7
+    upstream.behaviour = dict.fromkeys(NAMES, "wait")
     with program(tmp_path, config) as gateway:
         client = openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="any", max_retries=0)
         answers = {}
@@ -35,22 +37,29 @@ def test_it_stops_when_running_answers_are_whole(config, upstream, tmp_path):
         ]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        wait_until(lambda: len(upstream.asked) == 2)
         gateway.process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        wait_until(lambda: "stopping: 2 requests" in gateway.log)
+        wait_until(lambda: refuses(gateway.address))
         late = openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="any", max_retries=0)
         with pytest.raises(openai.APIConnectionError):
             chat(late, "w1")
+        upstream.go_on.set()
         for thread in threads:
             thread.join(10)
         assert gateway.process.wait(10) == 0
         assert set(answers) == {"a", "b"}
         assert all(answer.endswith(": w1 w2") for answer in answers.values())
-        assert "stopping: 2 requests" in gateway.log
+
+
+def refuses(address):
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    with socket.socket() as connection:
+        return connection.connect_ex((host, int(port))) != 0
 
 
 def test_it_does_not_wait_for_ever_to_stop(config, upstream, tmp_path):
-    upstream.behaviour = dict.fromkeys(("code", "law", "maths"), "hang")
+    upstream.behaviour = dict.fromkeys(NAMES, "hang")
     with program(tmp_path, {**config, "limits": {"stop_seconds": 0.3}}) as gateway:
         client = openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="any", max_retries=0)
         failed = []
@@ -63,8 +72,7 @@ def test_it_does_not_wait_for_ever_to_stop(config, upstream, tmp_path):
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while not upstream.asked:
-            time.sleep(0.01)
+        wait_until(lambda: upstream.asked)
         gateway.process.send_signal(signal.SIGTERM)
         assert gateway.process.wait(5) == 0
         thread.join(10)

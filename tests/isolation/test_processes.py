@@ -11,6 +11,7 @@ import psutil
 from ir3de.isolation import Limits, Status, run_isolated
 from tests.helpers.isolation import LIMITS, needs_bwrap
 from tests.helpers.processes import our_processes
+from tests.helpers.waiting import wait_until
 
 pytestmark = needs_bwrap
 
@@ -135,13 +136,6 @@ def test_no_process_outlives_ours():
     program = DAEMON.format(marker=marker, seconds=600)
     code = f"from ir3de.isolation import *; run_isolated({program!r}, limits=Limits(wall_seconds=600))"
     with subprocess.Popen([sys.executable, "-c", code]) as ours:
-        _wait_until(lambda: _alive(marker))
+        wait_until(lambda: _alive(marker))
         ours.kill()
-        _wait_until(lambda: not _alive(marker))
-
-
-def _wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited for 30 s"
-        time.sleep(0.05)
+        wait_until(lambda: not _alive(marker))
