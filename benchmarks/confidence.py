@@ -4,7 +4,8 @@
 
 Text is blocks of 256 tokens of the quickstart's domains, counted, validated and tested on documents of their own; and,
 with `--prompts`, prompts, of whose training file a fifth is for validation. Every router is saved, compiled and read
-again in each state: with all domains, without the last one, and with it again.
+again in each state: with all domains, without the last one, and with it again. Some of an expected calibration error
+is chance, the more the fewer texts there are: `chance` is the mean of 200 draws in which every confidence is right.
 """
 
 import argparse
@@ -20,10 +21,12 @@ from rich.table import Table
 from texts import K, Texts, compiled_router, installed_text, prompts, share_of, split, together
 
 from ir3de.compiling.calibrate import reliability
+from ir3de.functional.calibration import expected_calibration_error
 from ir3de.routers import Embeddings, NaiveBayesRouter, RidgeRouter, SmoothedBayesRouter, TokenTableRouter
 from ir3de.serving import CompiledRouter
 
 BLOCK = 256  # tokens
+DRAWS = 200
 METRICS = ("accuracy", "expected_calibration_error", "brier_score", "auroc")
 STATES = ("fitted", "without the last domain", "with it again")
 OUT = Console(width=150, highlight=False)
@@ -58,7 +61,15 @@ def measure_state(router: TokenTableRouter, test: Ids, folder: Path) -> dict[str
     deciding_N = np.array([compiled.table.deciding(len(ids_T)) for ids_T, _ in rows])
     expert_N = np.array([k for _, k in rows])
     found = reliability(compiled.calibration, np.stack([route.scores for route in routes]), deciding_N, expert_N)
-    return {name: found[name] for name in METRICS}
+    by_chance = error_by_chance(np.array([route.confidence for route in routes]))
+    return {name: found[name] for name in METRICS} | {"chance": by_chance}
+
+
+def error_by_chance(confidence_N: Array) -> float:
+    """Return the expected calibration error that confidences have on average which are right."""
+    draw = np.random.default_rng(0)
+    draws = [draw.random(len(confidence_N)) < confidence_N for _ in range(DRAWS)]
+    return float(np.mean([expected_calibration_error(confidence_N, right_N) for right_N in draws]))
 
 
 def measure(train: Texts, test: Texts, *, in_blocks: bool) -> dict[str, Any]:
@@ -86,13 +97,14 @@ def show(title: str, result: dict[str, Any]) -> None:
     """Print one table."""
     tested = result["tested"]
     table = Table(title=f"{title}: {sum(tested.values()):,} of {len(tested)} domains")
-    for column in ("", "accuracy %", "ECE", "Brier score", "AUROC", f"ECE {STATES[1]}", f"ECE {STATES[2]}"):
+    for column in ("", "accuracy %", "ECE", "chance", "Brier score", "AUROC", f"ECE {STATES[1]}", f"ECE {STATES[2]}"):
         table.add_column(column, justify="right" if column else "left")
     for name, states in result["routers"].items():
         row = states[STATES[0]]
         area = "-" if row["auroc"] is None else f"{row['auroc']:.3f}"
         others = [f"{states[state]['expected_calibration_error']:.4f}" for state in STATES]
-        table.add_row(name, f"{100 * row['accuracy']:.1f}", others[0], f"{row['brier_score']:.3f}", area, *others[1:])
+        cells = [f"{100 * row['accuracy']:.1f}", others[0], f"{row['chance']:.4f}", f"{row['brier_score']:.3f}", area]
+        table.add_row(name, *cells, *others[1:])
     OUT.print(table)
 
 
@@ -100,7 +112,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=Path, nargs=2, help="JSONL files of training and test prompts")
-    parser.add_argument("--max-bytes", type=int, default=1_000_000, help="of each installed domain")
+    parser.add_argument("--max-bytes", type=int, default=4_000_000, help="of each installed domain")
     parser.add_argument("--json", type=Path, help="write every number here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

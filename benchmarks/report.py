@@ -126,14 +126,16 @@ def batches(result: Numbers) -> Table:
 
 def confidence(result: Numbers) -> Table:
     """Return how far confidence can be believed."""
-    columns = ["", "accuracy %", "ECE", "Brier score", "AUROC", "ECE without a domain", "ECE with it again"]
+    after = ["ECE without a domain", "ECE with it again"]
+    columns = ["", "texts", "accuracy %", "ECE", "of it chance", "Brier score", "AUROC", *after]
     rows = []
     for title, one in result["confidence"].items():
         for name, states in one["routers"].items():
             first = next(iter(states.values()))
             errors = [f"{state['expected_calibration_error']:.3f}" for state in states.values()]
             area = "" if first["auroc"] is None else f"{first['auroc']:.3f}"
-            cells = [f"{100 * first['accuracy']:.1f}", errors[0], f"{first['brier_score']:.3f}", area, *errors[1:]]
+            cells = [f"{sum(one['tested'].values()):,}", f"{100 * first['accuracy']:.1f}", errors[0]]
+            cells += [f"{first['chance']:.3f}", f"{first['brier_score']:.3f}", area, *errors[1:]]
             rows.append([f"{title}: {name}", *cells])
     return Table("Confidence: expected calibration error (15 bins of equal mass) on held-out text", columns, rows)
 

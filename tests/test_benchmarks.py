@@ -94,8 +94,9 @@ def _numbers():
         "accuracy": {"passages": {"routers": {
             key: {"accuracy": accuracy, "add_seconds": 0.5, "remove_seconds": 0.25} for key in ("majority", "kolmo")
         }}},
-        "confidence": {"blocks": {"routers": {"ridge": {
-            state: {"accuracy": 0.9, "expected_calibration_error": error, "brier_score": 0.1, "auroc": None}
+        "confidence": {"blocks": {"tested": {"code": 1_000, "law": 20}, "routers": {"ridge": {
+            state: {"accuracy": 0.9, "expected_calibration_error": error, "brier_score": 0.1, "auroc": None,
+                    "chance": 0.005}
             for state, error in (("fitted", 0.01), ("without", 0.04), ("again", 0.01))
         }}}},
         "experts": {"5": {**compiled, "fit s": 0.3}},
@@ -118,7 +119,7 @@ def test_the_report_says_what_was_measured():
     assert not met["what mean adds to the tokenizer, batches of 2,000 characters"].met
     assert met["the worst ECE of any router and state, blocks"].measured == 0.04
     page = report.markdown(result)
-    assert "| blocks: ridge | 90.0 | 0.010 | 0.100 |  | 0.040 | 0.010 |" in page
+    assert "| blocks: ridge | 1,020 | 90.0 | 0.010 | 0.005 | 0.100 |  | 0.040 | 0.010 |" in page
     assert "| 1,000 | 2.00 | 600.0 (from 2%) | 300× | 1e-06 |" in page
     assert "| 128 | 0.3 s | auto | +0.7 | +3.0 | 90 of 100 |" in page
     for table in report.tables(result):

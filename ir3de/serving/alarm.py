@@ -16,6 +16,7 @@ from ir3de.serving.traffic import Traffic
 
 Array = np.ndarray
 ARRAYS = ("surprise", "lengths", "mean", "deviation", "tails", "tail_sizes", "ranks", "rank_sizes")
+_AT_ONCE = 1 << 20  # entries of the table
 RANKED = 100  # validation sequences from which an expert's own rank a prompt that is nearest to it; else those of all
 
 
@@ -141,7 +142,12 @@ class Alarm:
 
     def share_under(self, expert_share_E: Array) -> Array:
         """Return the smoothed training distribution ``(V,)`` of text that comes from the experts in these shares."""
-        distribution_V: Array = np.exp(-self._surprise_GE[1:-1].astype(np.float64)) @ expert_share_E
+        surprise_VE = self._surprise_GE[1:-1]
+        distribution_V: Array = np.empty(len(surprise_VE))
+        rows = max(1, _AT_ONCE // surprise_VE.shape[1])  # all in float64 would be twice the table
+        for first in range(0, len(surprise_VE), rows):
+            some = slice(first, first + rows)
+            distribution_V[some] = np.exp(-surprise_VE[some].astype(np.float64)) @ expert_share_E
         return distribution_V
 
     def usual_traffic(self) -> Traffic:

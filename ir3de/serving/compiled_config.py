@@ -1,5 +1,6 @@
 """What ``compiled.json`` has to say: each key and its type, checked before any of it is used."""
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from typing import Any
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TABLES = ("majority", "entropy_top_k", "mean", "embedding_mean")
 _CALIBRATION = {"log_scale", "length_exponent", "shifts"}
+_MOST_TOKENS = 2**31
+_LARGEST_EXPONENT, _LARGEST_SHIFT = 300, 1e100  # with more, probabilities may be no numbers any more
 
 
 def fault_of(config: Any) -> str | None:
@@ -61,7 +64,7 @@ def _is_reader(value: Any) -> bool:
         and isinstance(checked.get("versions"), dict)
         and isinstance(value.get("pattern"), str)
         and isinstance(special, dict)
-        and all(type(one) is int and 0 <= one < 2**31 for one in special.values())
+        and all(type(one) is int and 0 <= one < _MOST_TOKENS for one in special.values())
         and _is_size(value.get("vocab_size"))
     )
 
@@ -72,7 +75,10 @@ def _is_calibration(value: Any) -> bool:
     found = value.get("calibration") if isinstance(value, dict) else None
     if not isinstance(found, dict) or found.keys() != _CALIBRATION or not isinstance(found["shifts"], list):
         return False
-    return all(map(_is_finite, (*found["shifts"], found["log_scale"], found["length_exponent"])))
+    if not all(map(_is_finite, (*found["shifts"], found["log_scale"], found["length_exponent"]))):
+        return False
+    largest = abs(found["log_scale"]) + abs(found["length_exponent"]) * math.log(_MOST_TOKENS)
+    return largest <= _LARGEST_EXPONENT and all(abs(shift) <= _LARGEST_SHIFT for shift in found["shifts"])
 
 
 def _is_alarm(value: Any) -> bool:

@@ -38,14 +38,17 @@ class Tally:
         said = []
         if self.errors:
             kinds = ", ".join(f"{count:,} {error}" for error, count in sorted(self.errors.items()))
-            said.append(f"{sum(self.errors.values()):,} of {self.prompts:,} prompts were not routed: {kinds}")
+            said.append(f"{self._share(sum(self.errors.values()))} were not routed: {kinds}")
         if self.replaced:
-            said.append(f"{self.replaced:,} prompts had what is no UTF-8 or no character; it was read as U+FFFD")
+            said.append(f"{self._share(self.replaced)} had what is no UTF-8 or no character; it was read as U+FFFD")
         if self.in_window:
-            said.append(f"{self.in_window:,} prompts were longer than the window; the rest of them was not read")
+            said.append(f"{self._share(self.in_window)} were longer than the window; the rest of them was not read")
         for because, count in sorted(self.none_because.items()):
-            said.append(f"{count:,} prompts were {_NONE[because]}")
+            said.append(f"{self._share(count)} were {_NONE[because]}")
         return said
+
+    def _share(self, count: int) -> str:
+        return f"{count:,} of {self.prompts:,} prompts"
 
 
 def lines_of(file: BinaryIO, *, json_field: str | None, source: str | None = None) -> Iterator[list[Line]]:

@@ -24,7 +24,7 @@ def load_readers(files: CompiledFiles) -> Readers:
     """Return what reads the text of the compiled router in ``files``.
 
     Raises:
-        ValueError: if a file that it takes is not named there.
+        ValueError: if a file that it takes is not named there, or nothing can be made of what they hold.
     """
     content = np.memmap(files.path(_TOKENIZER), mode="r")  # stays readable when the router is replaced on disk
     reference = ReferenceReader(lambda: _tokenizer(content.tobytes()))
@@ -36,9 +36,15 @@ def load_readers(files: CompiledFiles) -> Readers:
         shown = ", ".join(f"{name} {number or 'not installed'}" for name, number in there.items())
         because = f"its ids were checked with other versions than are here ({shown}): compile again"
         return Readers(reference, reference, because)
-    ranks = unpack_ranks({name.removeprefix("ranks_"): files.array(name) for name in _RANKS})
     pairs = {key: made[key] for key in ("pattern", "special", "vocab_size")}
-    return Readers(TiktokenReader(ranks=ranks, reference=reference, **pairs), reference, None)
+    arrays = {name.removeprefix("ranks_"): files.array(name) for name in _RANKS}
+    try:
+        reader = TiktokenReader(ranks=unpack_ranks(arrays), reference=reference, **pairs)
+    except ValueError as error:
+        raise ValueError(
+            f"What reads text in `{files.folder}` was changed ({error}). Compile the router again."
+        ) from error
+    return Readers(reader, reference, None)
 
 
 def same_readers(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

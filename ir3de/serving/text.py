@@ -138,7 +138,13 @@ def pack_ranks(ranks: dict[bytes, int]) -> dict[str, Array]:
 
 
 def unpack_ranks(arrays: dict[str, Any]) -> dict[bytes, int]:
-    """Return what ``pack_ranks`` packed."""
+    """Return what ``pack_ranks`` packed.
+
+    Raises:
+        ValueError: if two tokens have one id, or it is nothing that was packed.
+    """
+    if len(np.unique(arrays["ids"])) != len(arrays["ids"]):
+        raise ValueError("two tokens have the same id")  # tiktoken would panic, which is no Exception
     content = arrays["bytes"].tobytes()
     ends = np.cumsum(arrays["lengths"]).tolist()
     begins = [0, *ends[:-1]]

@@ -28,6 +28,8 @@ _CHANGES = [
     *({"calibration": {"calibration": {"log_scale": 1.0, "length_exponent": 0.0, "shifts": [0.0] * 3, **change}}}
       for one in (float("nan"), float("inf"), 10**400, True)
       for change in ({"log_scale": one}, {"length_exponent": one}, {"shifts": [0.0, one, 0.0]})),
+    *({"calibration": {"calibration": {"log_scale": 1.0, "length_exponent": 0.0, "shifts": [0.0] * 3, **change}}}
+      for change in ({"log_scale": 301}, {"length_exponent": -20}, {"shifts": [0.0, 1e101, 0.0]})),
     {"alarm": {}}, {"alarm": []}, {"alarm": {"vocab_size": WORDS}},
     {"alarm": {"vocab_size": 7, "sequences": [12] * 3, "uncalibrated": []}},
     {"alarm": {"vocab_size": str(WORDS), "sequences": [12] * 3, "uncalibrated": []}},
@@ -55,14 +57,16 @@ def test_a_config_that_does_not_say_what_it_has_to_is_refused(whole, tmp_path, c
         CompiledRouter.load(changed, alarm=0.0).route([1, 2])
 
 
-def test_whole_numbers_of_any_size_calibrate(whole, tmp_path):
+def test_numbers_of_any_size_calibrate(whole, tmp_path):
     """NumPy has no integers so large."""
-    for number, shift in enumerate((10**30, 1e30)):
-        found = {"log_scale": -60, "length_exponent": 0, "shifts": [0, shift, 0]}
+    for number, (shift, scale, exponent) in enumerate(
+        ((10**30, -60, 0), (1e30, -60, 0), (1e100, 300, 0), (-(10**100), 100, 9.3), (0, -300, 0), (0, 0, 13.9))
+    ):
+        found = {"log_scale": scale, "length_exponent": exponent, "shifts": [0, shift, 0]}
         changed = _with_config(
             whole, tmp_path / str(number), lambda config, found=found: config["calibration"].update(calibration=found)
         )
-        assert CompiledRouter.load(changed).route([1, 2]).confidence in (0.0, 1.0)
+        assert CompiledRouter.load(changed).route([1, 2]).confidence in (0.0, pytest.approx(1 / 3), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from ir3de.compiling.router import compile_router
 from ir3de.routers import load_closed_form
 from ir3de.serving import CompiledRouter
+from ir3de.serving.artifact import array_bytes, read_compiled, write_compiled
 from tests.helpers.counts import random_share
 from tests.serving.routers import byte_pair_router, byte_pair_tokenizer, saved
 
@@ -52,6 +53,20 @@ def test_a_reader_that_was_made_otherwise_is_not_shared(quick_check, tmp_path, k
     after = CompiledRouter.load(folder, like=before)
     assert after.reader is not before.reader
     assert (after.not_fast is None) == (key == "pattern")
+
+
+def test_a_reader_that_cannot_be_made_is_said(quick_check, tmp_path):
+    folder = compile_router(str(byte_pair_router(tmp_path / "router")))
+    files = read_compiled(folder)
+    config = {key: value for key, value in files.config.items() if key not in ("format", "files")}
+    contents = {name: path.read_bytes() for name, path in files.files.items()}
+    ids = files.array("ranks_ids").copy()
+    ids[1] = ids[0]
+    unclosed = {**config, "reader": {**config["reader"], "pattern": "("}}
+    for changed, others in ((unclosed, {}), (config, {"ranks_ids.npy": array_bytes(ids)})):
+        write_compiled(folder, changed, contents | others)
+        with pytest.raises(ValueError, match=r"What reads text in .*compiled.* was changed .*Compile the router again"):
+            CompiledRouter.load(folder)
 
 
 def test_a_loaded_router_reads_on_when_its_files_are_gone(tmp_path):

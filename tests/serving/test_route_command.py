@@ -82,7 +82,7 @@ def test_lines_that_are_no_prompts_keep_their_place_and_are_counted(run):
     assert [row["expert"] is None for row in rows] == [False, True, False, True, False]
     assert [row.get("replaced", False) for row in rows] == [False, False, True, False, False]
     assert "2 of 5 prompts were not routed: 2 without a token" in said
-    assert "1 prompts had what is no UTF-8" in said
+    assert "1 of 5 prompts had what is no UTF-8" in said
 
 
 def test_json_lines_that_are_no_prompts_keep_their_place_and_are_counted(run):
@@ -122,8 +122,8 @@ def test_a_window_and_a_threshold_are_reported(run):
     assert [row["window"] for row in rows] == [window, None]
     assert [row["tokens"] for row in rows] == [4, 2]
     assert [row["expert"] for row in rows] == ["law", "law"]
-    assert "1 prompts were longer than the window" in said
-    assert "2 prompts were below the threshold" in said
+    assert "1 of 2 prompts were longer than the window" in said
+    assert "2 of 2 prompts were below the threshold" in said
 
 
 @pytest.mark.parametrize("fallback", [None, "law"])
@@ -141,7 +141,7 @@ def test_unusual_prompts_are_told(router, run, fallback):
     assert [row["expert"] for row in rows] == [
         fallback if one else row["highest"] for one, row in zip(unusual, rows, strict=True)
     ]
-    assert f"{sum(unusual)} prompts were unusual, by the alarm" in said
+    assert f"{sum(unusual)} of 100 prompts were unusual, by the alarm" in said
 
 
 def test_a_router_that_can_have_no_alarm_is_refused(run, tmp_path):
@@ -200,9 +200,9 @@ def test_what_was_not_as_usual_is_told_of_what_is_explained(router, monkeypatch,
     window = ("--window", "first", "--window-tokens", "2")
     assert route(["--router", router, "--explain", *window, "--threshold", "1"]) == 0
     said = capsys.readouterr().err
-    assert "1 prompts had what is no UTF-8 or no character; it was read as U+FFFD" in said
-    assert "1 prompts were longer than the window" in said
-    assert "3 prompts were below the threshold" in said
+    assert "1 of 3 prompts had what is no UTF-8 or no character; it was read as U+FFFD" in said
+    assert "1 of 3 prompts were longer than the window" in said
+    assert "3 of 3 prompts were below the threshold" in said
 
 
 @pytest.mark.parametrize("name, message", [
