@@ -35,9 +35,14 @@ class SharedBase:
         model = self._model = self._model or self.weights.load(dtype)
         if folder not in self._adapters:
             name = f"expert_{len(self._adapters)}"
-            model.load_adapter(str(folder), adapter_name=name)
+            try:
+                model.load_adapter(str(folder), adapter_name=name)
+                self._check(model, folder, name)
+            except Exception:
+                if name in getattr(model, "peft_config", {}):
+                    model.delete_adapter(name)
+                raise
             self._adapters[folder] = name
-            self._check(model, folder, name)
         model.set_adapter(self._adapters[folder])
         return model.eval()
 

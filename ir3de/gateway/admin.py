@@ -1,6 +1,7 @@
 """Admins' calls: experts come and go, the config is read again, drift is told; every address stays the config's."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +27,9 @@ class Admin:
         traffic: What has counted prompts.
     """
 
-    def __init__(self, roster: Roster, keys: Keys, reload: Callable[[], Awaitable[None]], traffic: LiveTraffic) -> None:
+    def __init__(
+        self, roster: Roster, keys: Keys, reload: Callable[[], Coroutine[Any, Any, None]], traffic: LiveTraffic
+    ) -> None:
         self._roster = roster
         self._keys = keys
         self._reload = reload
@@ -50,7 +53,7 @@ class Admin:
         self._check(request)
         given = await read_object(request, self._roster.settings.limits) if request.can_read_body else {}
         try:
-            await self._roster.add(request.match_info["name"], _place(given))
+            await _to_its_end(self._roster.add(request.match_info["name"], _place(given)))
         except (ValueError, OSError) as error:
             raise ApiError(400, "invalid_expert", str(error)) from None
         return self._shown()
@@ -58,7 +61,7 @@ class Admin:
     async def _remove(self, request: web.Request) -> web.Response:
         self._check(request)
         try:
-            await self._roster.remove(request.match_info["name"])
+            await _to_its_end(self._roster.remove(request.match_info["name"]))
         except KeyError:
             raise ApiError(404, "no_such_expert", "No such expert is served.") from None
         return self._shown()
@@ -66,7 +69,7 @@ class Admin:
     async def _read_again(self, request: web.Request) -> web.Response:
         self._check(request)
         try:
-            await self._reload()
+            await _to_its_end(self._reload())
         except (ValueError, OSError) as error:
             raise ApiError(400, "invalid_config", str(error)) from None
         return self._shown()
@@ -103,6 +106,11 @@ class Admin:
             for name, member in sorted(served.members.items())
         }
         return json_response({"router": served.router.identity, "experts": experts, "not_served": self._roster.missing})
+
+
+async def _to_its_end(change: Coroutine[Any, Any, None]) -> None:
+    """Make a change, also when whoever asked for it goes away: a load in a thread goes on anyhow."""
+    await asyncio.shield(asyncio.ensure_future(change))
 
 
 def _place(given: dict[str, Any]) -> Place | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Endpoint = Literal["chat/completions", "completions"]
-Reason = Literal["connect", "timeout", "status", "garbage", "broken off", "too long", "busy", "error"]
+Reason = Literal["connect", "timeout", "status", "garbage", "broken off", "too long", "busy", "error", "no such call"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class ExpertFailed(Exception):
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+
+    @property
+    def speaks_against_it(self) -> bool:
+        """Whether the next request, too, would better be asked of another one."""
+        return self.reason not in ("busy", "no such call")
 
 
 class AskRefused(Exception):

@@ -8,14 +8,13 @@ from aiohttp import web
 
 from ir3de.gateway.admin import Admin
 from ir3de.gateway.answering import Answering
-from ir3de.gateway.answers import Ask, Endpoint
+from ir3de.gateway.answers import Endpoint
 from ir3de.gateway.errors import ApiError, json_response
 from ir3de.gateway.keys import Keys
 from ir3de.gateway.metrics import Metrics
-from ir3de.gateway.reading import read_object, request_id_of
+from ir3de.gateway.reading import request_id_of
 from ir3de.gateway.roster import Roster
 from ir3de.gateway.settings import AUTO
-from ir3de.serving.lines import route_as_dict
 
 _LOG = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,7 +43,7 @@ class Interface:
         return [
             web.post("/v1/chat/completions", client(self._completions("chat/completions"))),
             web.post("/v1/completions", client(self._completions("completions"))),
-            web.post("/v1/route", client(self._route)),
+            web.post("/v1/route", client(self._answering.route)),
             web.get("/v1/models", client(self._models)),
             web.get("/v1/models/{name:.+}", client(self._model)),
             web.get("/metrics", client(self._metrics_text)),
@@ -64,16 +63,6 @@ class Interface:
             return await self._answering.answer(request, endpoint)
 
         return completions
-
-    async def _route(self, request: web.Request) -> web.Response:
-        body = await read_object(request, self._roster.settings.limits)
-        served = self._roster.served
-        ask = Ask("chat/completions" if "messages" in body else "completions", body, request_id_of(request))
-        decision = await self._answering.decide(served, ask, counted=False)
-        found = route_as_dict(served.router, decision.route)
-        found["expert"] = decision.order[0] if decision.order else None
-        microseconds = round(1e6 * decision.seconds, 1)
-        return json_response({**found, "order": decision.order, "decision_microseconds": microseconds})
 
     async def _models(self, request: web.Request) -> web.Response:
         names = [AUTO, *sorted(self._roster.served.members)]
@@ -107,6 +96,7 @@ def build_app(interface: Interface, admin: Admin) -> web.Application:
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "ir3de"  # in the place of what runs here, in which version
+    response.headers["X-Request-ID"] = request_id_of(request)
 
 
 @web.middleware
@@ -117,7 +107,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error.response()
     except web.HTTPException as error:
         code = error.reason.lower().replace(" ", "_")
-        return ApiError(error.status, code, f"There is no {request.method} {request.path} here.").response()
+        response = ApiError(error.status, code, f"There is no {request.method} {request.path} here.").response()
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
     except (ConnectionError, TimeoutError):
         raise
     except Exception:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from ir3de.gateway.errors import ApiError
 from ir3de.gateway.settings import RouteOn
 from ir3de.serving.bounds import Bounds
 from ir3de.serving.compiled import CompiledRouter, Route
+from ir3de.serving.lines import route_as_dict
 
 Array = np.ndarray
-_AT_ONCE = 20_000  # characters that are read in about a millisecond; more are read beside the event loop
+_AT_ONCE = 4_000  # characters that are read in about a millisecond; more are read beside the event loop
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Decision:
     first: str
     route: Route
     seconds: float
+
+    def as_dict(self, router: CompiledRouter) -> dict[str, Any]:
+        """Return the decision of ``router`` as plain values; ``expert`` is the served one that is asked first."""
+        found = {**route_as_dict(router, self.route), "expert": self.order[0] if self.order else None}
+        return {**found, "order": self.order, "decision_microseconds": round(1e6 * self.seconds, 1)}
 
 
 def text_of(body: Mapping[str, Any], endpoint: Endpoint, route_on: RouteOn) -> str:
@@ -77,16 +84,21 @@ def _prompt_text(prompt: Any) -> str:
 
 
 async def decide(
-    router: CompiledRouter, text: str, *, served: Collection[str], fallback: str | None
+    router: CompiledRouter, text: str, *, served: Collection[str], fallback: str | None, threads: Executor
 ) -> tuple[Decision, Array]:
     """Return where a text goes, and its token ids; out of the router's bounds it goes to ``fallback``, or nowhere.
+
+    A long text is read in one of ``threads``.
 
     Raises:
         ApiError: if the text has no token.
     """
     start = time.perf_counter()
     try:
-        ids_T, route = await asyncio.to_thread(_read, router, text) if len(text) > _AT_ONCE else _read(router, text)
+        if len(text) > _AT_ONCE:
+            ids_T, route = await asyncio.get_running_loop().run_in_executor(threads, _read, router, text)
+        else:
+            ids_T, route = _read(router, text)
     except ValueError as error:
         raise ApiError(400, "nothing_to_route", f"{error} Name a model in the place of `auto`.") from None
     names = router.expert_names

@@ -3,10 +3,12 @@
 import json
 import re
 from enum import Enum
+from typing import Any
 
 from ir3de.gateway.answers import ExpertFailed
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LOOK_BACK = 3  # bytes of an end that may have come before
 
 
 class Kind(Enum):
@@ -22,7 +24,9 @@ class EventSplitter:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest = b""
+        self._rest: list[bytes] = []  # of an event that has no end yet; put together once it has
+        self._length = 0
+        self._last = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the events that ``chunk`` completes, each with the blank line that ends it.
@@ -30,15 +34,25 @@ class EventSplitter:
         Raises:
             ExpertFailed: if an event is longer than the limit.
         """
-        buffer = self._rest + chunk
-        events, begin = [], 0
-        for end in _END.finditer(buffer, max(0, len(self._rest) - 3)):
-            events.append(buffer[begin : end.end()])
-            begin = end.end()
-        self._rest = buffer[begin:]
-        if len(self._rest) > self._limit:
+        events: list[bytes] = []
+        around = self._last + chunk
+        self._rest.append(chunk)
+        self._length += len(chunk)
+        if _END.search(around):
+            buffer, begin = b"".join(self._rest), 0
+            for end in _END.finditer(buffer, len(buffer) - len(around)):
+                events.append(buffer[begin : end.end()])
+                begin = end.end()
+            around = buffer[begin:]
+            self._rest, self._length = [around], len(around)
+        self._last = around[-_LOOK_BACK:]
+        if self._length > self._limit:
             raise ExpertFailed("too long", f"an event of more than {self._limit} bytes")
         return events
+
+    def end(self) -> list[bytes]:
+        """Return what is left when the stream is over, as an event; it may be half of one."""
+        return self.feed(b"\n\n") if self._length else []
 
 
 def kind_of(event: bytes) -> Kind:
@@ -48,9 +62,9 @@ def kind_of(event: bytes) -> Kind:
         ExpertFailed: if it is no part of an answer: an error, or garbage.
     """
     lines = [line for line in event.splitlines() if line]
-    data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+    data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:")).strip()
     if not data:
-        if all(line.startswith((b":", b"event:", b"id:", b"retry:")) for line in lines):
+        if all(line.startswith((b":", b"data:", b"event:", b"id:", b"retry:")) for line in lines):
             return Kind.COMMENT
         raise ExpertFailed("garbage", "what is no event")
     if data == b"[DONE]":
@@ -59,8 +73,18 @@ def kind_of(event: bytes) -> Kind:
         value = json.loads(data)
     except (ValueError, RecursionError):
         raise ExpertFailed("garbage", "an event that is not JSON") from None
-    if isinstance(value, dict) and isinstance(value.get("choices"), list):
-        return Kind.PART
-    if isinstance(value, dict) and "error" in value:
-        raise ExpertFailed("error", "an error in the stream")
-    raise ExpertFailed("garbage", "an event without choices")
+    check_part(value)
+    return Kind.PART
+
+
+def check_part(value: Any) -> None:
+    """Refuse what is no part of an answer: an object with ``choices``, and without an error.
+
+    Raises:
+        ExpertFailed: if it is none.
+    """
+    if isinstance(value, dict) and value.get("error") is not None:
+        raise ExpertFailed("error", "an error in the place of an answer")
+    choices = value.get("choices") if isinstance(value, dict) else None
+    if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
+        raise ExpertFailed("garbage", "JSON without choices")

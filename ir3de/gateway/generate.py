@@ -1,6 +1,7 @@
 """A local model goes on with a prompt, one token at a time, so that it can stop at any of them."""
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from ir3de.gateway.answers import ExpertFailed
+
+_FLOAT32 = torch.finfo(torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,9 @@ def generate(
     """Yield up to ``max_tokens`` new token ids; one of ``end_ids`` is the last.
 
     Equal seeds give equal tokens, whatever else runs.
+
+    Raises:
+        ExpertFailed: if the model writes no numbers.
     """
     generator = torch.Generator(device=model.device)
     generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
@@ -45,10 +53,18 @@ def generate(
 
 
 def next_token(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Return a token drawn from ``logits_V`` ``(V,)``."""
-    if sampling.temperature == 0:
+    """Return a token drawn from ``logits_V`` ``(V,)``, float32; some may be infinite, as float16 makes them.
+
+    Raises:
+        ExpertFailed: if one is not a number, or none is above -inf.
+    """
+    logits_V = logits_V.clamp(max=_FLOAT32.max)  # two that are inf are alike, and inf - inf is not a number
+    highest = float(logits_V.max())  # which is not a number, if one of them is not
+    if not highest > -math.inf:
+        raise ExpertFailed("garbage", "logits that are not numbers")
+    if sampling.temperature < _FLOAT32.tiny:  # next to nothing is as good as nothing
         return int(logits_V.argmax())
-    p_V = torch.softmax(logits_V / sampling.temperature, dim=-1)
+    p_V = torch.softmax((logits_V - highest) / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
         ordered_V, place_V = p_V.sort(descending=True, stable=True)
         before_V = ordered_V.cumsum(dim=-1) - ordered_V

@@ -35,12 +35,15 @@ class Keys:
 
 
 def keys_of(environment: Mapping[str, str], variable: str) -> list[str]:
-    """Return the keys in a variable of the environment, separated by commas.
+    """Return the keys in a variable of the environment, separated by commas; none if it is not set, or empty.
 
     Raises:
-        ValueError: if one is too short; it is not shown.
+        ValueError: if one is too short, which is not shown; or there is none between its commas.
     """
-    keys = [key.strip() for key in environment.get(variable, "").split(",") if key.strip()]
+    content = environment.get(variable, "")
+    keys = [key.strip() for key in content.split(",") if key.strip()]
+    if content and not keys:
+        raise ValueError(f"Expected keys in {variable}, but it has none. Set it to keys, or do not set it.")
     if any(len(key) < _SHORTEST for key in keys):
         raise ValueError(
             f"Expected every key in {variable} to have at least {_SHORTEST} characters, but one is shorter."
@@ -69,7 +72,7 @@ class WithoutSecrets(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        for secret in self.secrets:
+        for secret in sorted(self.secrets, key=len, reverse=True):  # one may begin with another
             text = text.replace(secret, "***")
         return text
 

@@ -33,7 +33,7 @@ class Piece:
 class Turns:
     """The thread in which a model is used, one request at a time; ``most`` may wait.
 
-    Adapters over one base share it, since they change the same model.
+    Adapters over one base share it, since they change the same model. The thread ends when nobody has this any more.
     """
 
     def __init__(self, most: int) -> None:
@@ -82,6 +82,7 @@ class Turns:
                     raise piece
                 yield piece
         finally:
+            piece = None  # an error holds this frame, which would hold it: the model would outlive its expert
             self._waiting -= 1
             stopped.set()
             future.cancel()
@@ -118,7 +119,7 @@ class LocalModel:
 
         Raises:
             ApiError: if the prompt is empty or too long.
-            ExpertFailed: if too many requests wait.
+            ExpertFailed: if too many requests wait, or the model fails.
         """
         async with aclosing(self._turns.run(lambda: self._answer(request))) as pieces:
             async for piece in pieces:

@@ -12,6 +12,7 @@ from ir3de.gateway.answers import Ask, Endpoint
 from ir3de.gateway.errors import ApiError
 from ir3de.gateway.settings import Limits
 
+_ID = web.RequestKey("request_id", str)
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
@@ -60,6 +61,9 @@ async def _read(request: web.Request, most: int) -> bytes:
 
 
 def request_id_of(request: web.Request) -> str:
-    """Return the identifier that the client gave the request, or a new one."""
-    given = request.headers.get("X-Request-ID", "")
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+    """Return the identifier that the client gave the request, or a new one, the same for each call."""
+    found: str | None = request.get(_ID)
+    if found is None:
+        given = request.headers.get("X-Request-ID", "")
+        found = request[_ID] = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
+    return found

@@ -1,7 +1,9 @@
-"""Passing a stream on to a client: at the client's pace, whole events only, with an error where it breaks off."""
+"""Passing an answer on to a client at the client's pace: of a stream whole events, and an error where it breaks off."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from aiohttp import web
 
@@ -9,6 +11,27 @@ from ir3de.gateway.answers import ExpertFailed, Stream
 from ir3de.gateway.errors import ApiError
 
 _ERROR_SECONDS = 1.0  # to tell a client that the stream broke off
+_PIECE = 1 << 16  # bytes that are handed over at once
+
+
+async def send(
+    request: web.Request, response: web.StreamResponse, content: bytes, *, silence: float, deadline: float
+) -> None:
+    """Send an answer in one piece; a client that takes nothing for ``silence`` seconds is let go.
+
+    Raises:
+        ConnectionError: if the client is gone, or was let go.
+    """
+    response.content_length = len(content)
+    try:
+        async with asyncio.timeout_at(deadline):
+            await _begin(request, response)
+            for first in range(0, len(content), _PIECE):
+                await _write(request, response, content[first : first + _PIECE], silence)
+            await _end(request, response, silence)
+    except TimeoutError:
+        _abort(request)
+        raise ConnectionResetError("the client took too long") from None
 
 
 async def relay(
@@ -22,11 +45,11 @@ async def relay(
     """
     try:
         async with asyncio.timeout_at(deadline):
-            await response.prepare(request)
+            await _begin(request, response)
             await _write(request, response, answer.first, silence)
             while (piece := await _next(answer, silence)) is not None:
                 await _write(request, response, piece, silence)
-            await response.write_eof()
+            await _end(request, response, silence)
     except (ExpertFailed, TimeoutError) as error:
         failed = (
             error if isinstance(error, ExpertFailed) else ExpertFailed("timeout", "the whole request took too long")
@@ -49,10 +72,24 @@ async def _next(answer: Stream, silence: float) -> bytes | None:
         raise ExpertFailed("timeout", f"silent for {silence:g} s") from None
 
 
+async def _begin(request: web.Request, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(0)  # the end then waits for all of it, and a stop for the end
+
+
 async def _write(request: web.Request, response: web.StreamResponse, piece: bytes, silence: float) -> None:
+    await _taken(request, response.write(piece), silence)
+
+
+async def _end(request: web.Request, response: web.StreamResponse, silence: float) -> None:
+    await _taken(request, response.write_eof(), silence)
+
+
+async def _taken(request: web.Request, writing: Coroutine[Any, Any, None], silence: float) -> None:
     try:
         async with asyncio.timeout(silence):
-            await response.write(piece)
+            await writing
     except TimeoutError:
         _abort(request)
         raise ConnectionResetError("the client took nothing") from None

@@ -11,7 +11,7 @@ import aiohttp
 from ir3de.gateway.answers import Expert
 from ir3de.gateway.metrics import Metrics
 from ir3de.gateway.served import Member, Served
-from ir3de.gateway.settings import GatewaySettings, Place, Upstream, check_expert
+from ir3de.gateway.settings import GatewaySettings, LocalSettings, Place, Upstream, check_expert
 from ir3de.gateway.upstream import UpstreamExpert
 from ir3de.serving.compiled import CompiledRouter
 
@@ -26,7 +26,7 @@ class Roster:
         session: What upstreams are asked through.
         environment: Where upstreams' keys are.
         metrics: Where the number of experts is shown.
-        load_local: Loads a local expert, given its name and where it is; called in a thread.
+        load_local: Loads a local expert, given its name, where it is and the settings; called in a thread.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Roster:
         session: aiohttp.ClientSession,
         environment: Mapping[str, str],
         metrics: Metrics,
-        load_local: Callable[[str, str], Expert],
+        load_local: Callable[[str, str, LocalSettings], Expert],
     ) -> None:
         self.settings = settings
         self.missing: dict[str, str] = {}  # experts that should be served, and why they are not
@@ -109,12 +109,13 @@ class Roster:
         for name, place in places.items():
             missing.pop(name, None)
             upstream = None if place.upstream is None else upstreams[place.upstream]
+            about = upstream if upstream is not None else wish.settings.local
             kept = before.get(name)
-            if kept is not None and (kept.place, kept.upstream) == (place, upstream):
+            if kept is not None and (kept.place, kept.about) == (place, about):
                 members[name] = kept
                 continue
             try:
-                members[name] = Member(await self._expert(name, place, upstream), place, upstream)
+                members[name] = Member(await self._expert(name, place, about), place, about)
             except (ValueError, OSError) as error:
                 if name in needed:
                     raise
@@ -129,16 +130,16 @@ class Roster:
         self._served = Served(wish.router, members)
         self._metrics.experts.set(len(members))
 
-    async def _expert(self, name: str, place: Place, upstream: Upstream | None) -> Expert:
-        if place.local is not None:
-            return await asyncio.to_thread(self._load_local, name, place.local)
+    async def _expert(self, name: str, place: Place, about: Upstream | LocalSettings) -> Expert:
+        if isinstance(about, LocalSettings):
+            assert place.local is not None, "a place has one or the other"
+            return await asyncio.to_thread(self._load_local, name, place.local, about)
         assert place.upstream is not None, "a place has one or the other"
-        assert upstream is not None, "the settings refuse an unknown one"
         return UpstreamExpert(
             self._session,
-            url=upstream.url,
+            url=about.url,
             model=place.model or name,
-            key=upstream_key(place.upstream, upstream, self._environment),
+            key=upstream_key(place.upstream, about, self._environment),
             limits=lambda: self.settings.limits,
         )
 
@@ -184,7 +185,7 @@ def upstream_key(name: str, upstream: Upstream, environment: Mapping[str, str]) 
     """Return an upstream's key, or ``None`` if it has none.
 
     Raises:
-        ValueError: if the variable is not set.
+        ValueError: if the variable is not set, or what it holds can be no key.
     """
     if upstream.key_env is None:
         return None
@@ -192,5 +193,10 @@ def upstream_key(name: str, upstream: Upstream, environment: Mapping[str, str]) 
     if not key:
         raise ValueError(
             f"Expected the key of the upstream `{name}` in the variable {upstream.key_env}, but it is not set."
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(
+            f"Expected the key of the upstream `{name}` in the variable {upstream.key_env} to be printable ASCII on one"
+            " line, but it has other characters."
         )
     return key

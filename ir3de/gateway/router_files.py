@@ -15,7 +15,7 @@ from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.source import compiled_folder
 
 _LOG = logging.getLogger(__name__)
-_COMPILE = "import os, sys; os.nice(10); from ir3de.compiling.router import compile_router; compile_router(sys.argv[1])"
+_COMPILE = "import os, sys; os.nice(5); from ir3de.compiling.router import compile_router; compile_router(sys.argv[1])"
 _AGAIN_SECONDS = 30.0  # after which a change that could not be read is tried again
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ir3de.gateway.answers import Expert
-from ir3de.gateway.settings import Limits, Place, Upstream
+from ir3de.gateway.settings import Limits, LocalSettings, Place, Upstream
 from ir3de.serving.compiled import CompiledRouter
 
 
@@ -15,21 +15,21 @@ class Member:
     Args:
         expert: What answers.
         place: Where it is.
-        upstream: Its upstream, as the config has it.
+        about: Its upstream, or how local experts are loaded, as the config has it.
         failures: In a row, until now.
         rests_until: The time (``time.monotonic``) until which it is asked last.
     """
 
     expert: Expert
     place: Place
-    upstream: Upstream | None
+    about: Upstream | LocalSettings
     failures: int = field(default=0)
     rests_until: float = field(default=0.0)
 
     def failed(self, now: float, limits: Limits) -> bool:
-        """Count a failure; return whether the expert rests from now on."""
+        """Count a failure; return whether the expert rests from now on: after enough in a row, and after each more."""
         self.failures += 1
-        if self.failures % limits.rest_after:
+        if self.failures < limits.rest_after:
             return False
         self.rests_until = now + limits.rest_seconds
         return True

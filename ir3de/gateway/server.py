@@ -19,7 +19,7 @@ from ir3de.gateway.live_traffic import LiveTraffic, prepare_folder
 from ir3de.gateway.metrics import Metrics
 from ir3de.gateway.roster import Roster
 from ir3de.gateway.router_files import load_router, signature, watch
-from ir3de.gateway.settings import GatewaySettings
+from ir3de.gateway.settings import GatewaySettings, LocalSettings
 from ir3de.gateway.upstream import open_session
 
 _LOG = logging.getLogger(__name__)
@@ -129,14 +129,14 @@ class Gateway:
 
     async def _until_idle(self, answering: Answering) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._settings.limits.stop_seconds
+        end = loop.time() + answering.limits.stop_seconds
         while answering.running and loop.time() < end:
             await asyncio.sleep(0.02)
         if answering.running:
             _LOG.warning("%d requests were not answered in time", answering.running)
 
-    def _load_local(self, name: str, source: str) -> Expert:
-        if self._local is None:
+    def _load_local(self, name: str, source: str, settings: LocalSettings) -> Expert:
+        if self._local is None or self._local.settings != settings:
             try:
                 from ir3de.gateway.local_bank import LocalBank  # noqa: PLC0415 - loads torch, for local experts alone
             except ImportError as error:
@@ -144,7 +144,7 @@ class Gateway:
                     f"The expert `{name}` is local, which needs the package {error.name}. Run `pip install ir3de`, or"
                     " serve it from an upstream."
                 ) from error
-            self._local = LocalBank(self._settings.local)
+            self._local = LocalBank(settings)
         _LOG.info("loading the expert %s from %s", name, source)
         expert: Expert = self._local.load(name, source)
         return expert

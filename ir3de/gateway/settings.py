@@ -1,6 +1,7 @@
 """The keys of ``serve``: the router, where the experts are, what is routed, and the limits."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,6 +13,7 @@ AUTO = "auto"
 RouteOn = Literal["user", "last_user", "all"]
 _LONGEST_NAME = 128
 _LAST_PORT = 65_535
+_HOST = re.compile(r"[\w.:%-]+")  # a name or an address, of version 6, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +29,12 @@ class Upstream:
     key_env: str | None = None
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            known = parts.port != 0 and parts.scheme in ("http", "https") and _HOST.fullmatch(parts.hostname or "")
+        except ValueError:  # a port that is no number, or out of range
+            known = None
+        if not known:
             raise ValueError("Expected an upstream's url to be http://HOST[:PORT]/v1 or https://…, but got another.")
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError(

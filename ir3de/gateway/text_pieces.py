@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 
 _BEFORE = 8  # tokens of the prompt that tell whether the first piece begins with a space
+_PART = "\ufffd"  # what a part of a character is decoded as
 
 
 def text_pieces(
@@ -16,10 +16,9 @@ def text_pieces(
     The text goes on with ``prompt``, and ends before the first of ``stops``; what may be the beginning of one waits
     until that is known. What waits at the end comes as one more piece.
     """
-    decoder = DecodeStream(list(prompt[-_BEFORE:]), skip_special_tokens=True)
     held = ""
-    for token in tokens:
-        held += decoder.step(tokenizer, token) or ""
+    for text in _decoded(tokens, tokenizer, prompt[-_BEFORE:]):
+        held += text
         places = [held.index(stop) for stop in stops if stop in held]
         if places:
             yield held[: min(places)], True
@@ -29,6 +28,25 @@ def text_pieces(
         held = held[ready:]
     if held:
         yield held, False
+
+
+def _decoded(tokens: Iterable[int], tokenizer: Tokenizer, before: Sequence[int]) -> Iterator[str]:
+    """Yield the text that each token adds: nothing for a part of a character, and its last part adds it whole.
+
+    tokenizers' ``DecodeStream`` does the same, but raises where a byte of a broken character changes the text of the
+    bytes before it, as it does with byte fallback.
+    """
+    window = list(before)  # the tokens whose text was added last, and those that wait
+    done, added = len(window), tokenizer.decode(window)
+    for token in tokens:
+        window.append(token)
+        text = tokenizer.decode(window)
+        if len(text) <= len(added) or text.endswith(_PART):
+            yield ""
+            continue
+        yield text[len(added) :]
+        window = window[done:]
+        done, added = len(window), tokenizer.decode(window)
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -2,18 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 
-from ir3de.gateway.answers import Ask, AskRefused, Expert, ExpertFailed, Stream, Whole
-from ir3de.gateway.events import EventSplitter, Kind, kind_of
+from ir3de.gateway.answers import Ask, AskRefused, Expert, ExpertFailed, Reason, Stream, Whole
+from ir3de.gateway.errors import ApiError
+from ir3de.gateway.events import EventSplitter, Kind, check_part, kind_of
 from ir3de.gateway.settings import Limits
 
 _CLIENTS_FAULT = (400, 413, 415, 422)
+_NO_SUCH_CALL = (404, 405)  # an upstream has chats and no completions, or calls the model by another name
 _KEPT_SECONDS = 3  # for which an unused connection stays open: less than the 5 after which servers close theirs
 _LAST_BYTES_SECONDS = 0.25  # for the end of the response after the end of the stream, to use the connection again
+_LOST_SECONDS = 1.0  # after which a kept connection that ends was not closed by chance
 _GONE = (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)
 
 
@@ -23,7 +28,19 @@ def open_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "ir3de"},
+        trace_configs=[_connections()],
     )
+
+
+def _connections() -> aiohttp.TraceConfig:
+    """Return what notes in a request's list that its connection had been used before."""
+
+    async def reused(session: aiohttp.ClientSession, context: SimpleNamespace, about: object) -> None:
+        context.trace_request_ctx.append(True)
+
+    found = aiohttp.TraceConfig()
+    found.on_connection_reuseconn.append(reused)
+    return found
 
 
 class UpstreamExpert(Expert):
@@ -47,12 +64,17 @@ class UpstreamExpert(Expert):
         self._limits = limits
 
     async def answer(self, ask: Ask) -> Whole | Stream:
-        content = json.dumps({**ask.body, "model": self._model}).encode()
+        content = _as_json({**ask.body, "model": self._model})
+        reused: list[bool] = []
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
             try:
-                response = await self._post(ask, content)
+                response = await self._post(ask, content, reused)
             except _GONE:  # the upstream may have closed the connection just when it was to be used again
-                response = await self._post(ask, content)
+                if not reused or loop.time() > begun + _LOST_SECONDS:
+                    raise
+                response = await self._post(ask, content, [])
             try:
                 return await self._checked(ask, response)
             except BaseException:
@@ -65,43 +87,53 @@ class UpstreamExpert(Expert):
         except aiohttp.ClientError as error:  # what is no HTTP
             raise ExpertFailed("garbage", type(error).__name__) from None
 
-    async def _post(self, ask: Ask, content: bytes) -> aiohttp.ClientResponse:
+    async def _post(self, ask: Ask, content: bytes, reused: list[bool]) -> aiohttp.ClientResponse:
         return await self._session.post(
             f"{self._url}/{ask.endpoint}",
             data=content,
             headers={**self._headers, "X-Request-ID": ask.request_id},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits().connect_seconds),
             allow_redirects=False,  # an address that is not the config's
+            trace_request_ctx=reused,
         )
 
     async def _checked(self, ask: Ask, response: aiohttp.ClientResponse) -> Whole | Stream:
         if response.status != 200:
             if response.status in _CLIENTS_FAULT:
-                raise AskRefused(response.status, await self._whole(response, None))
-            raise ExpertFailed("status", str(response.status))  # its text may quote a key: it goes nowhere
+                raise AskRefused(response.status, await self._refusal(response))
+            reason: Reason = "no such call" if response.status in _NO_SUCH_CALL else "status"
+            raise ExpertFailed(reason, str(response.status))  # its text may quote a key: it goes nowhere
         if not ask.stream:
-            return Whole(await self._whole(response, "choices"))
+            content = await self._whole(response)
+            value = _json(content)
+            check_part(value)
+            if not value["choices"]:
+                raise ExpertFailed("garbage", "an answer without choices")
+            return Whole(content)
         events = self._events(response)
-        first = b""
         async for piece, answers in events:
-            first += piece
-            if answers:
-                return Stream(first, self._rest(events))
+            if answers:  # what comes before is comments, for which no client waits
+                return Stream(piece, self._rest(events))
         raise ExpertFailed("garbage", "a stream without an answer")
 
-    async def _whole(self, response: aiohttp.ClientResponse, expected: str | None) -> bytes:
-        """Return a JSON object, which has the expected key, as it came."""
+    async def _refusal(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return why the request is at fault: as the upstream says it, if it says so in JSON."""
+        try:
+            content = await self._whole(response)
+            if not isinstance(_json(content), dict):
+                raise ExpertFailed("garbage", "JSON that is no object")
+        except ExpertFailed:  # a page of a proxy that stands before it, say
+            sentence = f"The expert's server refuses the request with status {response.status}."
+            return _as_json(ApiError(response.status, "refused", sentence).as_dict())
+        return content
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return all that comes."""
         content, most = bytearray(), self._limits().answer_bytes
         async for chunk in response.content.iter_any():
             content += chunk
             if len(content) > most:
                 raise ExpertFailed("too long", f"more than {most} bytes")
-        try:
-            value = json.loads(content)
-        except (ValueError, RecursionError):
-            raise ExpertFailed("garbage", "what is not JSON") from None
-        if not isinstance(value, dict) or (expected is not None and expected not in value):
-            raise ExpertFailed("garbage", f"JSON without `{expected}`")
         return bytes(content)
 
     async def _rest(self, events: AsyncGenerator[tuple[bytes, bool], None]) -> AsyncGenerator[bytes, None]:
@@ -114,22 +146,24 @@ class UpstreamExpert(Expert):
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[tuple[bytes, bool], None]:
         """Yield whole events as they come, together what came together, and whether a part of the answer is in them."""
         splitter = EventSplitter(self._limits().answer_bytes)
+        over = ExpertFailed("broken off", "a stream without its end")
         try:
             while True:
-                events = splitter.feed(await self._read(response))
-                good, kinds, failed = 0, set(), None
+                chunk = await self._read(response)
+                events = splitter.feed(chunk) if chunk else splitter.end()
+                good, kinds, failed = 0, set(), None if chunk else over
                 for event in events:
                     try:
                         kinds.add(kind_of(event))
                     except ExpertFailed as error:
-                        failed = error
+                        failed = error if chunk else over  # half an event is none
                         break
                     good += len(event)
                     if Kind.END in kinds:
                         break
                 if good:  # what is good goes out before what is not is reported
                     yield b"".join(events)[:good], Kind.PART in kinds
-                if failed is not None:
+                if failed is not None and Kind.END not in kinds:
                     raise failed
                 if Kind.END in kinds:
                     with suppress(TimeoutError, aiohttp.ClientError):
@@ -141,9 +175,28 @@ class UpstreamExpert(Expert):
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         try:
-            chunk = await response.content.readany()
+            return await response.content.readany()
         except (aiohttp.ClientError, ConnectionError) as error:
             raise ExpertFailed("broken off", type(error).__name__) from None
-        if not chunk:
-            raise ExpertFailed("broken off", "a stream without its end")
-        return chunk
+
+
+def _as_json(value: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON in UTF-8.
+
+    Raises:
+        AskRefused: if it has a number that JSON cannot write.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair has to stay an escape
+        return json.dumps(value, allow_nan=False).encode()
+    except ValueError:
+        error = ApiError(400, "invalid_json", "Expected numbers that JSON has, but one is infinite or none.")
+        raise AskRefused(400, json.dumps(error.as_dict()).encode()) from None
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise ExpertFailed("garbage", "what is not JSON") from None

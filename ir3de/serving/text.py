@@ -100,7 +100,9 @@ class TiktokenReader:
                 allowed = self._added
         try:
             return self._to_numpy(text, allowed_special=allowed, disallowed_special=())
-        except ValueError:  # half a surrogate pair, or more white space than its regular expressions have stack for
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return self.try_encode(without_surrogates(text))
+        except ValueError:  # more white space than its regular expressions have stack for
             return self.reference.encode(text)
 
     def encode_many(self, texts: Sequence[str]) -> list[Array]:

@@ -147,8 +147,9 @@ def test_an_adapter_that_lacks_a_weight_is_refused(tmp_path, left_out):
     weights = load_file(file)
     save_file({name: value for name, value in weights.items() if f"q_proj.{left_out}" not in name}, file)
     bank = ExpertBank({"law": tmp_path / "law", "maths": tmp_path / "other"})
-    with pytest.raises(ValueError, match=f"1 of its weights are missing, such as .*q_proj.{left_out}.weight"):
-        bank.load("law")
+    for _ in range(2):  # and again when it is asked for again
+        with pytest.raises(ValueError, match=f"1 of its weights are missing, such as .*q_proj.{left_out}.weight"):
+            bank.load("law")
 
 
 def test_an_adapters_base_can_be_given(tmp_path):
@@ -167,8 +168,9 @@ def test_an_adapter_of_another_base_is_refused(tmp_path):
     save_adapter(base, tmp_path / "law", seed=0)
     tiny_llama(hidden=32).save_pretrained(base)
     bank = ExpertBank({"law": tmp_path / "law", "maths": tmp_path / "other"})
-    with pytest.raises(ValueError, match="Expert `law`: The adapter .* does not fit its base"):
-        bank.load("law")
+    for _ in range(2):  # and again when it is asked for again
+        with pytest.raises(ValueError, match="Expert `law`: The adapter .* does not fit its base"):
+            bank.load("law")
 
 
 def test_an_adapter_whose_weights_have_no_place_is_refused(tmp_path):
@@ -177,8 +179,9 @@ def test_an_adapter_whose_weights_have_no_place_is_refused(tmp_path):
     about = json.loads((tmp_path / "law" / "adapter_config.json").read_text())
     (tmp_path / "law" / "adapter_config.json").write_text(json.dumps({**about, "target_modules": ["q_proj"]}))
     bank = ExpertBank({"law": tmp_path / "law", "maths": tmp_path / "other"})
-    with pytest.raises(ValueError, match="Expert `law`: .*down_proj.lora_A.weight has no place there"):
-        bank.load("law")
+    for _ in range(2):  # and again when it is asked for again
+        with pytest.raises(ValueError, match="Expert `law`: .*down_proj.lora_A.weight has no place there"):
+            bank.load("law")
 
 
 def test_a_gguf_file_is_the_model_that_it_was(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 from contextlib import contextmanager, suppress
 
@@ -17,8 +18,8 @@ NAMES = ("code", "law", "maths")
 class FakeUpstream:
     """Speaks OpenAI's interface: its answer to any prompt is ``MODEL: PROMPT``, unless the model misbehaves.
 
-    ``behaviour`` maps a model to what it does; ``asked`` are the requests that came, ``cancelled`` those whose client
-    went away; ``go_on`` ends the behaviour ``wait``.
+    ``behaviour`` maps a model to what it does, by name or as a function; ``asked`` are the requests that came,
+    ``cancelled`` those whose client went away; ``go_on`` ends the behaviour ``wait``.
     """
 
     def __init__(self, key=None):
@@ -49,7 +50,8 @@ class FakeUpstream:
         behaviour = self.behaviour.get(body["model"], "answer")
         try:
             await asyncio.sleep(self.delay)
-            return await getattr(self, f"do_{behaviour}")(request, body)
+            do = getattr(self, f"do_{behaviour}") if isinstance(behaviour, str) else behaviour
+            return await do(request, body)
         except (asyncio.CancelledError, ConnectionError):
             self.cancelled.append(body["model"])
             raise
@@ -232,3 +234,8 @@ def settings(router, upstream, **changes):
         "limits": Limits(**limits),
     }
     return GatewaySettings(**given | changes)
+
+
+def warnings(caplog):
+    """Return what was logged beyond the usual."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

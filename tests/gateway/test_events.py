@@ -24,6 +24,20 @@ def test_events_are_the_same_however_they_are_cut(end):
     assert [kind_of(event) for event in events] == [Kind.PART, Kind.COMMENT, Kind.PART, Kind.END]
 
 
+def test_what_is_left_at_the_end_is_an_event():
+    splitter = EventSplitter(1000)
+    assert splitter.feed(PART + b"\n\ndata: [DONE]\n") == [PART + b"\n\n"]
+    assert [kind_of(event) for event in splitter.end()] == [Kind.END]
+    assert EventSplitter(1000).end() == []
+
+
+def test_an_event_of_many_pieces_is_put_together_once():
+    splitter = EventSplitter(10**9)
+    for _ in range(200_000):  # a copy of all for each piece would be 140 GB
+        assert splitter.feed(b"x" * 7) == []
+    assert [len(event) for event in splitter.feed(b"\n\n")] == [1_400_002]
+
+
 def test_an_event_that_never_ends_is_given_up_at_the_limit():
     splitter = EventSplitter(100)
     splitter.feed(b"x" * 100)
@@ -40,6 +54,9 @@ def test_an_event_that_never_ends_is_given_up_at_the_limit():
         (b"\n\n", Kind.COMMENT),
         (b"data:[DONE]\n\n", Kind.END),
         (b"id: 7\nretry: 3\n\n", Kind.COMMENT),
+        (b"data: [DONE] \r\n\r\n", Kind.END),
+        (b"data:\n\n", Kind.COMMENT),
+        (b'data: {"choices": [{}], "error": null}\n\n', Kind.PART),
     ],
 )
 def test_what_is_an_event(event, kind):
@@ -57,6 +74,8 @@ def test_what_is_an_event(event, kind):
         (b"data: \xff\xfe\n\n", "garbage"),
         (b"data: " + b"[" * 100_000 + b"\n\n", "garbage"),
         (b'data: {"error": {}}\n\n', "error"),
+        (b'data: {"choices": [{}], "error": {"message": "m"}}\n\n', "error"),
+        (b'data: {"choices": [7]}\n\n', "garbage"),
     ],
 )
 def test_what_is_none(event, reason):

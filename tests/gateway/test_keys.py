@@ -8,6 +8,7 @@ import pytest
 
 from ir3de.gateway.command import _keys, read_settings
 from ir3de.gateway.keys import Keys, WithoutSecrets, keys_of
+from ir3de.gateway.roster import upstream_key
 from ir3de.gateway.settings import Upstream
 from tests.gateway.running import settings
 from tests.gateway.test_interface import chat
@@ -109,16 +110,28 @@ def test_no_key_is_in_the_log_whatever_is_logged():
     assert "odd header ***" in text
     assert UPSTREAM not in text
     assert CLIENT not in text
+    for secrets in ([CLIENT, f"{CLIENT}-and-more"], [f"{CLIENT}-and-more", CLIENT]):
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "got %s.", (f"{CLIENT}-and-more",), None)
+        assert "got ***." in WithoutSecrets(secrets).format(record)
 
 
 def test_keys_are_read_from_the_environment_and_short_ones_are_refused_unseen():
     assert keys_of({"K": f" {CLIENT}, {OTHER},"}, "K") == [CLIENT, OTHER]
-    assert keys_of({}, "K") == []
+    assert keys_of({}, "K") == keys_of({"K": ""}, "K") == []
+    with pytest.raises(ValueError, match="Expected keys in K, but it has none"):
+        keys_of({"K": " , "}, "K")
     with pytest.raises(ValueError, match="16 characters") as caught:
         keys_of({"K": f"{CLIENT},short-secret"}, "K")
     assert "short-secret" not in str(caught.value)
     assert not Keys().is_admin("Bearer ")
     assert Keys().is_client(None)
+
+
+@pytest.mark.parametrize("key", ["one\ntwo-key-01234567", "schlüssel-01234567", "one\x00two-key-0123456"])
+def test_a_key_that_no_header_can_carry_is_refused_unseen(key):
+    with pytest.raises(ValueError, match="`up` in the variable UP_KEY to be printable ASCII") as caught:
+        upstream_key("up", Upstream(url="http://x/v1", key_env="UP_KEY"), {"UP_KEY": key})
+    assert key not in str(caught.value)
 
 
 def test_listening_beyond_this_machine_takes_keys(router):

@@ -1,60 +1,27 @@
 """Local experts: the same tokens as transformers, in OpenAI's shapes, one request at a time."""
 
+import json
+import logging
 import threading
 import time
+from urllib.request import Request, urlopen
 
 import openai
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from ir3de.gateway import generate as generation
-from ir3de.gateway.generate import Sampling, generate, next_token
 from ir3de.gateway.settings import LocalSettings, Place
-from ir3de.gateway.text_pieces import text_pieces
-from ir3de.pretrained.tokenizer import TextTokenizer
-from tests.gateway.running import NAMES, settings
+from tests.gateway.local_experts import WORDS, saved_bank, tokenizer_of_words
+from tests.gateway.running import settings
 from tests.gateway.test_interface import chat, streamed
 from tests.helpers.waiting import wait_until
-from tests.serving.routers import byte_pair_tokenizer
-
-WORDS = 40
-TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}{% if add_generation_prompt %}w5{% endif %}"
-
-
-def tokenizer_of_words():
-    vocabulary = {f"w{i}": i for i in range(WORDS - 3)} | {"user": WORDS - 3, "<unk>": WORDS - 2, "</s>": WORDS - 1}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return tokenizer
-
-
-def tiny_llama(seed=0, *, words=WORDS, positions=48):
-    torch.manual_seed(seed)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=words, max_position_embeddings=positions, eos_token_id=WORDS - 1, **size)
-    )
-    with torch.no_grad():
-        for value in model.parameters():
-            value.mul_(8)  # or all logits are nearly equal
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    """Return a folder of three experts, of which the last has a chat template."""
-    folder = tmp_path_factory.mktemp("bank")
-    for seed, name in enumerate(NAMES):
-        tiny_llama(seed).save_pretrained(folder / name)
-        if name == "maths":
-            fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer_of_words(), eos_token="</s>", unk_token="<unk>")
-            fast.chat_template = TEMPLATE
-            fast.save_pretrained(folder / name)
-        else:
-            TextTokenizer(tokenizer_of_words(), end_of_text=WORDS - 1).save(folder / name)
-    return folder
+    return saved_bank(tmp_path_factory.mktemp("bank"))
 
 
 @pytest.fixture
@@ -152,6 +119,37 @@ def test_what_a_local_expert_does_not_understand_is_refused(client, options, mes
             client.chat.completions.create(model="code", stream=stream, **given)
 
 
+@pytest.mark.parametrize("name", ["code", "maths"])
+@pytest.mark.parametrize("half", ["import \ud800", "\udfff w2"])
+def test_half_of_a_surrogate_pair_is_no_character_and_no_failure(gateway, caplog, name, half):
+    def post(endpoint, **given):
+        body = json.dumps({"model": name, "temperature": 0, **given}).encode()
+        with urlopen(Request(f"{gateway.address}/v1/{endpoint}", body), timeout=30) as response:
+            answer = json.load(response)
+        return answer["choices"], answer["usage"]
+
+    caplog.set_level(logging.WARNING)
+    whole = half.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert post("completions", prompt=half) == post("completions", prompt=whole)
+    for role in ("user", half):
+        found = [
+            post("chat/completions", messages=[{"role": role, "content": content}])
+            for content in (half, [{"type": "text", "text": half}], whole)
+        ]
+        assert found[0] == found[1] == found[2]
+    assert not caplog.records
+
+
+def test_the_least_temperature_and_top_p_are_greedy(client, caplog):
+    caplog.set_level(logging.WARNING)
+    given = {"model": "law", "prompt": "w1 w2 w3", "max_tokens": 9}
+    greedy = client.completions.create(**given, temperature=0).choices[0].text
+    for options in ({"temperature": 1e-40}, {"temperature": 5e-324}, {"temperature": 1e-30}, {"top_p": 1e-40}):
+        assert client.completions.create(**given, **options).choices[0].text == greedy
+    assert client.completions.create(**given, temperature=2, top_p=1.0)
+    assert not caplog.records
+
+
 def test_what_has_no_effect_may_be_said(client):
     assert chat(client, "w1", model="code", n=1, user="me", frequency_penalty=0, response_format={"type": "text"})
 
@@ -212,78 +210,3 @@ def test_a_client_that_goes_away_ends_the_generation(client, gateway, slow):
     time.sleep(0.2)
     assert slow["tokens"] == written < 40
     assert chat(client, "w1", model="law", max_tokens=2), "the next one has its turn"
-
-
-def test_top_p_keeps_the_likeliest_tokens_and_draws_by_probability():
-    logits_V = torch.tensor([0.1, 0.5, 0.25, 0.15]).log()
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(**options):
-        ids = [next_token(logits_V, Sampling(**options), generator) for _ in range(4000)]
-        return torch.bincount(torch.tensor(ids), minlength=4) / 4000
-
-    assert torch.allclose(drawn(), logits_V.exp(), atol=0.03)
-    assert torch.allclose(drawn(top_p=0.7), torch.tensor([0, 2 / 3, 1 / 3, 0]), atol=0.03)
-    assert drawn(top_p=0.0).tolist() == drawn(temperature=0).tolist() == [0, 1, 0, 0]
-    assert torch.allclose(drawn(temperature=0.5), torch.softmax(logits_V * 2, 0), atol=0.03)
-
-
-def test_generation_ends_at_the_end_of_text():
-    model = tiny_llama()
-    ids = list(generate(model, [1, 2], sampling=Sampling(temperature=0), max_tokens=20, end_ids=frozenset()))
-    cut = list(generate(model, [1, 2], sampling=Sampling(temperature=0), max_tokens=20, end_ids=frozenset({ids[4]})))
-    assert cut == ids[: ids.index(ids[4]) + 1]
-
-
-TEXT = "déjà vu: 🙂👍🏽 速い <|end|>  stop here, or stop there.\n"
-
-
-@pytest.mark.parametrize(
-    "stops", [[], ["stop there"], [" here", "zz"], ["🙂"], ["déjà vu: 🙂👍🏽 速い   stop here, or xx"]]
-)
-def test_pieces_are_whole_characters_and_end_before_a_stop(stops):
-    tokenizer = byte_pair_tokenizer()
-    tokenizer.decoder = decoders.ByteLevel()
-    ids = tokenizer.encode(TEXT).ids
-    whole = tokenizer.decode(ids)
-    ends = [whole.index(stop) for stop in stops if stop in whole]
-    pieces = list(text_pieces(ids, tokenizer, stops=stops))
-    assert "".join(text for text, _ in pieces) == whole[: min(ends, default=len(whole))]
-    assert [stopped for _, stopped in pieces].count(True) == bool(ends)
-    assert "�" not in "".join(text for text, _ in pieces)
-
-
-def test_a_piece_goes_on_with_the_prompt():
-    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "▁a": 2, "▁b": 3}, unk_token="a"))
-    tokenizer.decoder = decoders.Metaspace()
-    assert [text for text, _ in text_pieces([3, 1], tokenizer, stops=[], prompt=[2])] == [" b", "b"]
-    assert [text for text, _ in text_pieces([3, 1], tokenizer, stops=[])] == ["b", "b"]
-
-
-def test_adapters_over_one_base_take_turns(running_loop, router, upstream, tmp_path, bank):
-    peft = pytest.importorskip("peft")
-    for seed, name in enumerate(NAMES):
-        torch.manual_seed(seed)
-        base = LlamaForCausalLM.from_pretrained(bank / "law")
-        config = peft.LoraConfig(
-            r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, base_model_name_or_path=str(bank / "law")
-        )
-        peft.get_peft_model(base, config).save_pretrained(tmp_path / name)
-    local = LocalSettings(tokenizer=str(bank / "law"), device="cpu", waiting=20)
-    gateway = running_loop.gateway(
-        settings(router, upstream, others=Place(local=str(tmp_path)), local=local, limits={"answer_seconds": 20})
-    )
-    with openai.OpenAI(base_url=f"{gateway.address}/v1", api_key="any", max_retries=0) as client:
-
-        def text(name):
-            return client.completions.create(model=name, prompt="w1 w2", max_tokens=8, temperature=0).choices[0].text
-
-        alone = {name: text(name) for name in NAMES}
-        assert len(set(alone.values())) == 3
-        mixed = []
-        threads = [threading.Thread(target=lambda name=name: mixed.append((name, text(name)))) for name in NAMES * 4]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-    assert sorted(mixed) == sorted((name, alone[name]) for name in NAMES * 4)

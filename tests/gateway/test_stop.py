@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from ir3de.gateway.command import read_settings
-from ir3de.gateway.settings import GatewaySettings, Limits, LocalSettings, Place
+from ir3de.gateway.settings import GatewaySettings, Limits, LocalSettings, Place, Upstream
 from ir3de.gateway.start import main
 from tests.gateway.process import ROOT, program
 from tests.gateway.running import NAMES
@@ -98,10 +98,12 @@ def test_it_starts_without_what_it_does_not_need(config, tmp_path):
 @pytest.fixture
 def own_logging():
     """Put back the handlers that the program replaces."""
-    before, level = logging.root.handlers[:], logging.root.level
+    before, loggers = logging.root.handlers[:], (logging.root, logging.getLogger("ir3de"))
+    levels = [logger.level for logger in loggers]
     yield
     logging.root.handlers[:] = before
-    logging.root.setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def test_a_missing_package_is_named():
@@ -126,7 +128,18 @@ WRONG = [
     ({"traffic_seconds": 0}, "Expected `traffic_seconds` to be a number above 0"),
     ({"traffic": "/dev/null/counts"}, "Set `traffic` to another folder"),
     ({"limits": {"running": 0}}, "limits.running"),
-    ({"upstreams": {"up": {"url": "ftp://x"}}}, "http://HOST"),
+    *(
+        ({"upstreams": {"up": {"url": url}}}, "http://HOST")
+        for url in (
+            "ftp://x",
+            "http://x:99999/v1",
+            "http://x:0/v1",
+            "http://x:port/v1",
+            "http://a b/v1",
+            "http:///v1",
+            "http://[x/v1",
+        )
+    ),
     ({"upstreams": {"up": {"url": "http://me:secret-word@x/v1"}}}, "no user, password"),
     ({"upstreams": {"up": {"url": "http://127.0.0.1:1/v1", "key_env": "IR3DE_NO_SUCH_KEY"}}}, "IR3DE_NO_SUCH_KEY"),
     ({"host": "no.such.host.invalid", "open_to_all": True}, "an address of this machine"),
@@ -137,7 +150,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("change, message", WRONG, ids=[message for _, message in WRONG])
+@pytest.mark.parametrize("change, message", WRONG, ids=range(len(WRONG)))
 @pytest.mark.usefixtures("own_logging")
 def test_a_mistake_in_the_config_is_said_and_ends_the_program(config, tmp_path, capsys, change, message):
     (tmp_path / "gateway.yaml").write_text(json.dumps({**config, "port": 0, **change}))
@@ -169,6 +182,13 @@ def test_an_option_is_no_way_around(config, tmp_path, written):
     (tmp_path / "gateway.yaml").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="Expected `traffic_seconds` to be a number above 0"):
         read_settings(["--config", str(tmp_path / "gateway.yaml"), "--traffic_seconds", written])
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x/v1", "https://a-b.example:8443/v1", "http://127.0.0.1:1/v1", "http://[::1]:80/v1", "http://ü.de"]
+)
+def test_addresses_of_upstreams(url):
+    assert Upstream(url=url).url == url
 
 
 SHIPPED = [*ROOT.glob("configs/serve/*.yaml"), ROOT / "docs/deploy/gateway.yaml"]
