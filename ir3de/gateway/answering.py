@@ -20,7 +20,7 @@ from ir3de.gateway.errors import ApiError
 from ir3de.gateway.live_traffic import LiveTraffic
 from ir3de.gateway.metrics import NOBODY, Metrics
 from ir3de.gateway.reading import read_ask, read_object, request_id_of
-from ir3de.gateway.relay import relay, send
+from ir3de.gateway.relay import PIECE, relay, send
 from ir3de.gateway.reports import Reports
 from ir3de.gateway.roster import Roster
 from ir3de.gateway.served import Member, Served
@@ -205,15 +205,21 @@ class Answering:
         return answer
 
     async def _sent(self, request: web.Request, content: bytes, status: int, course: Course) -> web.StreamResponse:
-        response = self._response(course, "application/json", status)
+        response = self._prepared(web.Response(body=content) if len(content) <= PIECE else web.StreamResponse(), course)
+        response.set_status(status)
+        response.content_type = "application/json"
+        rest = b"" if isinstance(response, web.Response) else content  # what is short goes with the head
+        if rest:
+            response.content_length = len(rest)
         silence = self.limits.silence_seconds
         with suppress(ConnectionError):  # the client is gone, which is no failure
-            await send(request, response, content, silence=silence, deadline=course.deadline)
+            await send(request, response, rest, silence=silence, deadline=course.deadline)
             course.outcome = str(status)
         return response
 
     async def _streamed(self, request: web.Request, answer: Stream, course: Course) -> web.StreamResponse:
-        response = self._response(course, "text/event-stream", 200)
+        response = self._prepared(web.StreamResponse(), course)
+        response.content_type = "text/event-stream"
         response.headers["Cache-Control"] = "no-cache"
         silence = self.limits.silence_seconds
         try:
@@ -236,9 +242,8 @@ class Answering:
         if error.speaks_against_it and course.member is not None and course.member.failed(time.monotonic(), limits):
             self._reports.warn((name, "rests"), f"the expert {name} is asked last for {limits.rest_seconds:g} s")
 
-    def _response(self, course: Course, content_type: str, status: int) -> web.StreamResponse:
-        response = web.StreamResponse(status=status, headers=course.headers())
-        response.content_type = content_type
+    def _prepared(self, response: web.StreamResponse, course: Course) -> web.StreamResponse:
+        response.headers.update(course.headers())
         if self.stopping:
             response.force_close()
         return response

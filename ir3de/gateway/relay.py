@@ -11,23 +11,22 @@ from ir3de.gateway.answers import ExpertFailed, Stream
 from ir3de.gateway.errors import ApiError
 
 _ERROR_SECONDS = 1.0  # to tell a client that the stream broke off
-_PIECE = 1 << 16  # bytes that are handed over at once
+PIECE = 1 << 16  # bytes that are handed over at once
 
 
 async def send(
     request: web.Request, response: web.StreamResponse, content: bytes, *, silence: float, deadline: float
 ) -> None:
-    """Send an answer in one piece; a client that takes nothing for ``silence`` seconds is let go.
+    """Send a response with ``content`` after its own; a client that takes nothing for ``silence`` seconds is let go.
 
     Raises:
         ConnectionError: if the client is gone, or was let go.
     """
-    response.content_length = len(content)
     try:
         async with asyncio.timeout_at(deadline):
             await _begin(request, response)
-            for first in range(0, len(content), _PIECE):
-                await _write(request, response, content[first : first + _PIECE], silence)
+            for first in range(0, len(content), PIECE):
+                await _write(request, response, content[first : first + PIECE], silence)
             await _end(request, response, silence)
     except TimeoutError:
         _abort(request)

@@ -80,7 +80,7 @@ class Limits:
         answer_seconds: Until an expert has begun to stream, or, without streaming, has answered.
         silence_seconds: Between two pieces of a stream, from the expert and to the client.
         total_seconds: For a request, from its first byte to the answer's last.
-        rest_after: Failures in a row after which an expert is asked last ...
+        rest_after: Failures in a row after which, and after each one more, an expert is asked last ...
         rest_seconds: ... for so long.
         stop_seconds: For running requests to end when the gateway is stopped.
     """
@@ -109,7 +109,7 @@ class LocalSettings:
 
     Args:
         dtype: The precision in which they are loaded.
-        device: `cpu`, `cuda`, `cuda:1`, …; `auto` is the first GPU, if there is one.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` is the first GPU, if there is one.
         tokenizer: The tokenizer of weights that come without one.
         max_tokens: New tokens of a request that does not say how many.
         waiting: Requests that wait for one model; it answers one at a time. One more goes to the next-best expert.

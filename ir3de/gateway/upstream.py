@@ -2,9 +2,9 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -18,7 +18,7 @@ _CLIENTS_FAULT = (400, 413, 415, 422)
 _NO_SUCH_CALL = (404, 405)  # an upstream has chats and no completions, or calls the model by another name
 _KEPT_SECONDS = 3  # for which an unused connection stays open: less than the 5 after which servers close theirs
 _LAST_BYTES_SECONDS = 0.25  # for the end of the response after the end of the stream, to use the connection again
-_LOST_SECONDS = 1.0  # after which a kept connection that ends was not closed by chance
+_LOST_SECONDS = 0.2  # after which a connection that ends was not closed by chance: there may have been work done
 _GONE = (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)
 
 
@@ -28,19 +28,7 @@ def open_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "ir3de"},
-        trace_configs=[_connections()],
     )
-
-
-def _connections() -> aiohttp.TraceConfig:
-    """Return what notes in a request's list that its connection had been used before."""
-
-    async def reused(session: aiohttp.ClientSession, context: SimpleNamespace, about: object) -> None:
-        context.trace_request_ctx.append(True)
-
-    found = aiohttp.TraceConfig()
-    found.on_connection_reuseconn.append(reused)
-    return found
 
 
 class UpstreamExpert(Expert):
@@ -65,16 +53,14 @@ class UpstreamExpert(Expert):
 
     async def answer(self, ask: Ask) -> Whole | Stream:
         content = _as_json({**ask.body, "model": self._model})
-        reused: list[bool] = []
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
+        begun = time.monotonic()
         try:
             try:
-                response = await self._post(ask, content, reused)
-            except _GONE:  # the upstream may have closed the connection just when it was to be used again
-                if not reused or loop.time() > begun + _LOST_SECONDS:
+                response = await self._post(ask, content)
+            except _GONE:  # at once: the upstream closed the connection just when it was to be used again
+                if time.monotonic() > begun + _LOST_SECONDS:
                     raise
-                response = await self._post(ask, content, [])
+                response = await self._post(ask, content)
             try:
                 return await self._checked(ask, response)
             except BaseException:
@@ -87,14 +73,13 @@ class UpstreamExpert(Expert):
         except aiohttp.ClientError as error:  # what is no HTTP
             raise ExpertFailed("garbage", type(error).__name__) from None
 
-    async def _post(self, ask: Ask, content: bytes, reused: list[bool]) -> aiohttp.ClientResponse:
+    async def _post(self, ask: Ask, content: bytes) -> aiohttp.ClientResponse:
         return await self._session.post(
             f"{self._url}/{ask.endpoint}",
             data=content,
             headers={**self._headers, "X-Request-ID": ask.request_id},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits().connect_seconds),
             allow_redirects=False,  # an address that is not the config's
-            trace_request_ctx=reused,
         )
 
     async def _checked(self, ask: Ask, response: aiohttp.ClientResponse) -> Whole | Stream:

@@ -8,6 +8,7 @@ import openai
 import pytest
 from aiohttp import web
 
+from ir3de.gateway import upstream as upstream_module
 from tests.gateway.running import NAMES, chunk, settings, whole
 from tests.gateway.test_interface import chat, streamed
 
@@ -116,7 +117,9 @@ def test_an_expert_that_fails_again_after_its_rest_rests_at_once(running_loop, r
             assert [body["model"] for _, body in upstream.asked[before:]].count("law") == 1
 
 
-def test_a_request_is_not_asked_twice_of_an_upstream_that_cuts_it_off(client, upstream):
+def test_a_request_is_not_asked_twice_of_an_upstream_that_cuts_it_off(client, upstream, monkeypatch):
+    monkeypatch.setattr(upstream_module, "_LOST_SECONDS", 0.0)
+
     async def cut(request, body):
         request.transport.abort()
         return web.Response()
@@ -127,8 +130,9 @@ def test_a_request_is_not_asked_twice_of_an_upstream_that_cuts_it_off(client, up
     assert len(upstream.asked) == 1
 
 
-def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(client, upstream):
+def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(client, upstream, monkeypatch):
     """The upstream ends a connection just when it is to be used again."""
+    monkeypatch.setattr(upstream_module, "_LOST_SECONDS", 60.0)
     assert chat(client, "w1", model="law")
 
     async def cut_once(request, body):
