@@ -184,7 +184,7 @@ class Running:
         self._closing = []
 
     def call(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(120)
 
     def upstream(self, **options):
         found = FakeUpstream(**options)
