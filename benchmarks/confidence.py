@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from prompt_files import prompts_of
 from rich.console import Console
 from rich.table import Table
-from texts import K, Texts, compiled_router, installed_text, prompts, share_of, split, together
+from texts import K, Texts, compiled_router, installed_text, share_of, split, together
 
 from ir3de.compiling.calibrate import reliability
 from ir3de.functional.calibration import expected_calibration_error
@@ -115,12 +116,12 @@ def main() -> None:
     parser.add_argument("--max-bytes", type=int, default=4_000_000, help="of each installed domain")
     parser.add_argument("--json", type=Path, help="write every number here")
     arguments = parser.parse_args()
+    prompts = prompts_of(parser, arguments.prompts)
     torch.set_num_threads(1)
     train, test = split(installed_text(arguments.max_bytes))
     result = {"blocks of installed text": measure(train, test, in_blocks=True)}
-    if arguments.prompts:
-        taught, tested = (prompts(path) for path in arguments.prompts)
-        result["prompts"] = measure(taught, tested, in_blocks=False)
+    if prompts:
+        result["prompts"] = measure(*prompts, in_blocks=False)
     for title, one in result.items():
         show(title, one)
     if arguments.json:

@@ -3,11 +3,12 @@
     python benchmarks/gateway.py [--router DIR] [--clients 1 16 128 512] [--rounds 3] [--json FILE]
 
 An upstream that answers at once, or thinks for --think seconds (half to one and a half of it, drawn), the gateway, and
-the clients are three processes on loopback. Each measurement is made in turns, round after round, on the upstream alone
-and through the gateway: `named` passes a request on, `auto` routes it, `reloads` does so while the router on disk is
-replaced every second. Clients are connections that ask again as soon as they have their answer; they are as lean as can
-be, but they and the upstream share the processors with the gateway. Requests per second is the median of the rounds;
-latencies are those of all requests, without what the upstream thought, which it says in every answer.
+the clients are three processes on loopback. Each measurement is made in turns, round after round in a drawn order, on
+the upstream alone and through the gateway: `named` passes a request on, `auto` routes it, `reloads` does so while the
+router on disk is replaced every second. Clients are connections that ask again as soon as they have their answer; they
+are as lean as can be, but they and the upstream share the processors with the gateway. Requests per second is the
+median of the rounds; latencies are those of all requests, without what the upstream thought, which it says in every
+answer. What is added to a percentile is the difference of two percentiles, not a percentile of differences.
 """
 
 import argparse
@@ -20,11 +21,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import IO, Any
 
 from aiohttp import web
 from rich.console import Console
@@ -108,20 +111,35 @@ async def load(address: str, body: dict[str, Any], *, clients: int, seconds: flo
 
 @contextmanager
 def process(*command: str) -> Iterator[str]:
-    """Run a program that says where it answers; yield the address."""
+    """Run a program that says where it answers; yield the address.
+
+    Raises:
+        RuntimeError: if it ends before it answers.
+    """
     found = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert found.stderr is not None
+    address: SimpleQueue[str | None] = SimpleQueue()
+    threading.Thread(target=read_on, args=(found.stderr, address), daemon=True).start()
     try:
-        assert found.stderr is not None
-        for line in found.stderr:
-            if said := re.search(r"answering at (\S+)/v1", line):
-                break
-            OUT.print(line.rstrip(), style="dim", markup=False)
-        else:
+        said = address.get()
+        if said is None:
             raise RuntimeError(f"{command} ended before it answered")
-        yield said[1]
+        yield said
     finally:
         found.terminate()
         found.wait()
+
+
+def read_on(lines: IO[str], address: "SimpleQueue[str | None]") -> None:
+    """Read all that a program says, so that it never waits for a reader; hand on the address, or None at the end."""
+    answers = False
+    for line in lines:
+        if said := re.search(r"answering at (\S+)/v1", line):
+            answers = True
+            address.put(said[1])
+        elif not answers:
+            OUT.print(line.rstrip(), style="dim", markup=False)
+    address.put(None)
 
 
 async def replace_router(folder: Path) -> None:
@@ -153,17 +171,19 @@ def measure(arguments: argparse.Namespace, alone: str, gateway: str, router: Pat
             return await load(address, content, clients=clients, seconds=arguments.seconds)
 
     result: dict[str, Any] = {}
+    draw = random.Random(0)
     for clients in arguments.clients:
         rates: dict[str, list[float]] = {name: [] for name in ways}
         taken: dict[str, Latencies] = {name: [] for name in ways}
         for _ in range(arguments.rounds):
-            for name, (address, content) in ways.items():
-                rate, found = asyncio.run(once(name, address, content, clients))
+            for name in draw.sample(list(ways), len(ways)):
+                rate, found = asyncio.run(once(name, *ways[name], clients))
                 rates[name].append(rate)
                 taken[name] += found
         result[str(clients)] = {
             name: {
                 "requests_per_second": statistics.median(rates[name]),
+                "answers": len(taken[name]),
                 **{f"p{q}_ms": 1e3 * _quantile(taken[name], q) for q in (50, 99)},
             }
             for name in ways
@@ -192,13 +212,13 @@ def _quantile(taken: Latencies, percent: int) -> float:
 def show(result: dict[str, Any], clients: int, think: float) -> None:
     """Print one table."""
     table = Table(title=f"{clients} clients, an upstream that thinks for {1e3 * think:g} ms")
-    for column in ("", "requests / s", "of the upstream's", "p50 ms", "added", "p99 ms", "added"):
+    for column in ("", "requests / s", "of the upstream's", "answers", "p50 ms", "added", "p99 ms", "added"):
         table.add_column(column, justify="right" if column else "left")
     for name, row in result.items():
         base = result["upstream alone, streamed" if "streamed" in name else "upstream alone"]
         added = [f"{row[f'p{q}_ms'] - base[f'p{q}_ms']:+.2f}" for q in (50, 99)]
         share = f"{row['requests_per_second'] / base['requests_per_second']:.2f}"
-        cells = (f"{row['p50_ms']:.2f}", added[0], f"{row['p99_ms']:.2f}", added[1])
+        cells = (f"{row['answers']:,}", f"{row['p50_ms']:.2f}", added[0], f"{row['p99_ms']:.2f}", added[1])
         table.add_row(name, f"{row['requests_per_second']:,.0f}", share, *cells)
     OUT.print(table)
 

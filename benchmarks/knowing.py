@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from prompt_files import read_prompts
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import chi2_contingency
+from texts import Texts
 
 from ir3de.compiling.alarm import make_alarm
 from ir3de.data.datamodule import DomainDataModule
@@ -46,12 +48,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, help="A JSONL file of prompts out of the quickstart's domains.")
     parser.add_argument("--json", type=Path, help="Where the figures go.")
     given = parser.parse_args()
+    prompts = {} if given.prompts is None else read_prompts(given.prompts)
     data, router = _quickstart()
     statistics = _counts(data, router)
     tests = _test_blocks(data)
     found = {
         "false_alarms": _false_alarms(_alarm(statistics), tests),
-        "power": _power(statistics, tests, _prompts(given.prompts, router)),
+        "power": _power(statistics, tests, _prompts(prompts, router)),
         "drift": _drift(statistics, tests),
         "microseconds": _microseconds(_alarm(statistics), np.concatenate(next(iter(tests.values())))),
     }
@@ -97,13 +100,7 @@ def _test_blocks(data: DomainDataModule) -> dict[str, list[Array]]:
     return blocks
 
 
-def _prompts(path: Path | None, router: NaiveBayesRouter) -> dict[str, list[Array]]:
-    if path is None:
-        return {}
-    texts: dict[str, list[str]] = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        texts.setdefault(row["domain"], []).append(row["text"])
+def _prompts(texts: Texts, router: NaiveBayesRouter) -> dict[str, list[Array]]:
     return {f"{domain} prompts": router.tokenizer.encode(some) for domain, some in texts.items()}
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from aims import IDS, LENGTHS, Numbers, number, targets
+from aims import COLUMNS, FIRST_ONLY, LENGTHS, OURS, WINDOWED, number, targets
 from rich.console import Console
 from rich.table import Table as RichTable
+from turns import Numbers
 
 TOKENIZERS = ("tokenizers", "tiktoken")
 # Key in the parts' numbers, and name in the tables.
@@ -14,8 +15,12 @@ ROUTERS = (
     ("majority", "**IR3DE**, ridge by majority"),
     ("entropy_top_k", "IR3DE, ridge by entropy top-50"),
     ("mean", "IR3DE, ridge by mean"),
+    ("naive_bayes", "IR3DE, naive Bayes"),
     ("smoothed_bayes", "**IR3DE**, counts smoothed by the ridge"),
+    (WINDOWED, "IR3DE, ridge by majority, a window of 3,000 characters spread over the text"),
+    (FIRST_ONLY, "IR3DE, ridge by majority, the first 1,000 characters"),
     ("kolmo", "kolmo: zstd dictionaries"),
+    ("kolmo_one_size", "kolmo, dictionaries of one size, chosen on training text"),
     ("aurelio", "aurelio semantic-router on MiniLM"),
     ("aurelio_free", "aurelio, an encoder that takes no time"),
     ("aurelio_free_few", "the same, 10 texts a domain in the place of 200"),
@@ -39,10 +44,11 @@ def rivals(result: Numbers) -> Table:
     """Return the rivals side by side."""
     text, sets = result["decisions"]["text"], measured_sets(result)
     times = [f"µs, {int(length):,} characters" for length in LENGTHS]
-    columns = ["router", *times, *(f"accuracy %, {title}" for title in sets), "add a domain, s", "remove it, s"]
+    accurate = [f"accuracy %, mean over domains, {title}" for title in sets]
+    columns = ["router", *times, *accurate, "add a domain, s", "remove it, s"]
     rows = []
     for key, name in ROUTERS:
-        cells = [shown_times(text[length][key]) for length in LENGTHS]
+        cells = [shown_times(text[length][key]) if key in text[length] else "" for length in LENGTHS]
         for routers in sets.values():
             found = routers.get(key)
             cells.append("" if found is None else shown_accuracy(found["accuracy"]))
@@ -74,8 +80,27 @@ def shown_accuracy(accuracy: Numbers) -> str:
 def ids(result: Numbers) -> Table:
     """Return decisions from token ids."""
     found = result["decisions"]["ids"]
-    rows = [[tokens, *(number(row[name]) for name in IDS)] for tokens, row in found["one_prompt"].items()]
-    return Table("From token ids, one prompt, µs (best)", ["tokens", *IDS], rows)
+    rows = [
+        [f"{int(tokens):,}", *(f"{number(row[name]['best'])}; {shown_times(row[name])}" for name in OURS)]
+        for tokens, row in found["one_prompt"].items()
+    ]
+    title = (
+        f"From token ids, one prompt, µs: best; median / 99th percentile (less {number(found['clock'])} of the clock)"
+    )
+    return Table(title, ["tokens", *OURS], rows)
+
+
+def windows(result: Numbers) -> Table:
+    """Return how often a decision on a part of a text is that on all of it."""
+    text = result["decisions"]["text"]
+    names = {name: f"{name}, 3,000 characters spread over the text" for name in OURS} | {FIRST_ONLY: FIRST_ONLY}
+    rows = [
+        [shown, *(f"{text[length]['agreement'][name]:.1f}" if name in text[length]["agreement"] else ""
+                  for length in LENGTHS)]
+        for name, shown in names.items()
+    ]  # fmt: skip
+    columns = ["window", *(f"{int(length):,} characters" for length in LENGTHS)]
+    return Table("Windows: decisions that are those on all of the text, %", columns, rows)
 
 
 def fit(result: Numbers) -> Table:
@@ -103,7 +128,9 @@ def stages(result: Numbers) -> Table:
     for key, name in ROUTERS:
         found = [text[length]["stages"].get(key) for length in LENGTHS]
         if all(found):
-            rows.append([name, *(" + ".join(number(one[s]) if s in one else "-" for s in order) for one in found)])
+            rows.append(
+                [name, *(" + ".join(number(one[s]["best"]) if s in one else "-" for s in order) for one in found)]
+            )
     columns = ["router", *(f"{int(length):,} characters" for length in LENGTHS)]
     return Table("Tokenizing + encoding + scoring + deciding, µs (best)", columns, rows)
 
@@ -127,7 +154,7 @@ def batches(result: Numbers) -> Table:
 def confidence(result: Numbers) -> Table:
     """Return how far confidence can be believed."""
     after = ["ECE without a domain", "ECE with it again"]
-    columns = ["", "texts", "accuracy %", "ECE", "of it chance", "Brier score", "AUROC", *after]
+    columns = ["", "texts", "accuracy %, of all texts", "ECE", "of it chance", "Brier score", "AUROC", *after]
     rows = []
     for title, one in result["confidence"].items():
         for name, states in one["routers"].items():
@@ -160,32 +187,47 @@ def experts(result: Numbers) -> Table:
 
 
 def gateway(result: Numbers) -> Table:
-    """Return what the gateway adds to an upstream."""
+    """Return what the gateway adds to an upstream; its 99th percentiles are of enough answers on both sides."""
     rows = []
     for think, by_clients in result["gateway"].items():
         for clients, ways in by_clients.items():
             for way, row in ways.items():
-                base = ways["upstream alone, streamed" if "streamed" in way else "upstream alone"]
+                base = upstream_alone(way, ways)
                 if row is base:
                     continue
-                added = [f"{row[f'p{q}_ms'] - base[f'p{q}_ms']:+.1f}" for q in (50, 99)]
+                cells = []
+                for q in (50, 99):
+                    through, alone = row[f"p{q}_ms"], base[f"p{q}_ms"]
+                    shown = f"{through:.1f}, {alone:.1f}: {through - alone:+.1f}"
+                    cells.append(shown if q == 50 or has_p99(row, base) else "-")
                 rates = f"{row['requests_per_second']:,.0f} of {base['requests_per_second']:,.0f}"
-                rows.append([clients, think, way, *added, rates])
+                rows.append([clients, think, way, *cells, rates])
     columns = [
         "clients",
         "the upstream takes",
         "asked",
-        "added at p50, ms",
-        "at p99, ms",
+        "p50, ms: through it, alone: added",
+        "p99, ms: through it, alone: added",
         "requests/s, of the upstream's alone",
     ]
-    return Table("The gateway", columns, rows)
+    return Table("The gateway: latencies without what the upstream takes", columns, rows)
+
+
+def upstream_alone(way: str, ways: Numbers) -> Numbers:
+    """Return the figures of the upstream alone that a way is compared with."""
+    found: Numbers = ways["upstream alone, streamed" if "streamed" in way else "upstream alone"]
+    return found
+
+
+def has_p99(*rows: Numbers) -> bool:
+    """Return whether there were enough answers for a 99th percentile."""
+    return all(row["answers"] >= FEWEST_CALLS for row in rows)
 
 
 def tables(result: Numbers) -> list[Table]:
     """Return all tables."""
-    reached = Table("Aims", ["", "measured", "aim", "met"], [one.cells() for one in targets(result)])
-    others = (ids, stages, batches, fit, confidence, experts, gateway)
+    reached = Table("Aims", COLUMNS, [one.cells() for one in targets(result)])
+    others = (ids, windows, stages, batches, fit, confidence, experts, gateway)
     return [rivals(result), reached, *(table(result) for table in others)]
 
 
@@ -195,12 +237,22 @@ def markdown(result: Numbers) -> str:
     packages = ", ".join(f"{name} {facts[name]}" for name in facts if name not in ("processor", "cores"))
     others = ", ".join(sorted(set(result["decisions"]["versions"].values())))
     lines = ["# Benchmarks", "", f"{facts['processor']}, {facts['cores']} cores; {packages}; {others}.", ""]
+    lines += [f"kolmo's dictionaries of one size have {one_sizes(result)}.", ""]
     for table in tables(result):
         lines += [f"## {table.title}", "", f"| {' | '.join(table.columns)} |"]
         lines += [f"| --- |{' ---: |' * (len(table.columns) - 1)}"]
         lines += [f"| {' | '.join(row)} |" for row in table.rows]
         lines += [""]
     return "\n".join([*lines, "![decisions](decisions.png)", "", "![serving](serving.png)", ""])
+
+
+def one_sizes(result: Numbers) -> str:
+    """Return the size that was chosen for kolmo's dictionaries, for each set of texts."""
+    sizes = {
+        title: routers["kolmo_one_size"]["settings"]["dictionary_bytes"]
+        for title, routers in measured_sets(result).items()
+    }
+    return ", ".join(f"{size:,} bytes ({title})" for title, size in sizes.items())
 
 
 def print_report(result: Numbers) -> None:

@@ -1,47 +1,65 @@
 """The figures of `make bench`: decisions against the rivals, and serving."""
 
+import math
 from pathlib import Path
 
-from aims import LENGTHS, Numbers
+from aims import FIRST_ONLY, LENGTHS, OURS, WINDOWED
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import ROUTERS, TOKENIZERS, measured_sets
+from report import ROUTERS, TOKENIZERS, has_p99, measured_sets
+from turns import Numbers
 
 from ir3de.evaluation.figures import save_figure
 
-OURS = ("majority", "mean", "smoothed_bayes", "entropy_top_k")
-COLORS = {
-    "majority": "#1f6feb", "entropy_top_k": "#79b8ff", "mean": "#0a7ea4", "smoothed_bayes": "#1a7f37",
-    "kolmo": "#d1242f", "aurelio": "#8250df", "aurelio_free": "#cf5c9c", "aurelio_free_few": "#e9a3c9",
-    "minilm_knn": "#bf8700", "deberta_small": "#6e4b1f", "deberta_large": "#57606a",
+# Color, line and marker; ours are full or dotted, where lines lie close together.
+STYLES = {
+    "majority": ("#1f6feb", "-", "o"), "entropy_top_k": ("#79b8ff", "-", "s"), "mean": ("#0a7ea4", (0, (1, 1)), "D"),
+    "naive_bayes": ("#8ecf8a", (0, (1, 1)), "v"), "smoothed_bayes": ("#1a7f37", (0, (4, 2)), "^"),
+    WINDOWED: ("#00306e", "-.", "P"), FIRST_ONLY: ("#00306e", ":", "X"),
+    "kolmo": ("#d1242f", "--", "h"), "kolmo_one_size": ("#ff8f87", "--", "H"), "aurelio": ("#8250df", "--", "d"),
+    "aurelio_free": ("#cf5c9c", "--", "<"), "aurelio_free_few": ("#e9a3c9", "--", ">"),
+    "minilm_knn": ("#bf8700", "--", "*"), "deberta_small": ("#6e4b1f", "--", "p"),
+    "deberta_large": ("#57606a", "--", "8"),
 }  # fmt: skip
-MARKERS = "hHosD^vP*X<>p"
-NAMES = {key: name.replace("*", "") for key, name in ROUTERS}
+NEAR = (*OURS, WINDOWED, FIRST_ONLY, "kolmo", "kolmo_one_size")
+NAMES = {key: name.replace("*", "") for key, name in ROUTERS if key not in TOKENIZERS}
 
 
 def save_decisions(result: Numbers, path: Path) -> None:
-    """Draw the time of a decision against the length of the text, and accuracy against that time, as PNG."""
+    """Draw the time of a decision against the length of the text, and accuracy against that time, as PNG.
+
+    The second plot shows the routers without encoders as ratios to the ridge by majority, to tell close lines apart.
+    """
     sets = measured_sets(result)
-    figure = Figure(figsize=(6.2 + 4.4 * len(sets), 6.0), layout="constrained")
-    first, *others = figure.subplots(1, 1 + len(sets), width_ratios=[1.25] + [1.0] * len(sets))
+    figure = Figure(figsize=(11.5 + 4.4 * len(sets), 6.6), layout="constrained")
+    first, near, *others = figure.subplots(1, 2 + len(sets), width_ratios=[1.2, 1.2] + [1.0] * len(sets))
     text = result["decisions"]["text"]
-    for i, (key, name) in enumerate(NAMES.items()):
-        if key in TOKENIZERS:
-            continue
-        times = [text[length][key]["p50"] for length in LENGTHS]
-        style = "-" if key in OURS else "--"
-        first.plot([int(x) for x in LENGTHS], times, style, marker=MARKERS[i], color=COLORS[key], label=name)
+    for key, name in NAMES.items():
+        color, line, marker = STYLES[key]
+        style = {"linestyle": line, "marker": marker, "markersize": 5, "color": color, "label": name, "linewidth": 1.4}
+        lengths = [length for length in LENGTHS if key in text[length]]
+        characters, times = [int(length) for length in lengths], [text[length][key]["p50"] for length in lengths]
+        first.plot(characters, times, **style)
+        if key in NEAR:
+            base = [text[length]["majority"]["p50"] for length in lengths]
+            near.plot(characters, [a / b for a, b in zip(times, base, strict=True)], **style)
     _logarithmic(first, "characters of the prompt", "µs from text to a decision, median")
     first.set_title("One prompt, one core", fontsize=10)
+    near.set_xscale("log")
+    near.set_ylim(bottom=0)
+    near.grid(alpha=0.3, which="both")
+    near.set_xlabel("characters of the prompt")
+    near.set_ylabel("times the ridge's by majority")
+    near.set_title("The same without encoders, as ratios", fontsize=10)
     for axes, (title, routers) in zip(others, sets.items(), strict=True):
-        for i, key in enumerate(NAMES):
+        for key in NAMES:
             if key not in routers:
                 continue
+            color, _, marker = STYLES[key]
             accuracy = routers[key]["accuracy"]
             (low, high), mean = accuracy["interval"], accuracy["mean"]
-            time = text["400"][key]["p50"]
             error = [[mean - low], [high - mean]]
-            axes.errorbar(time, mean, yerr=error, fmt=MARKERS[i], color=COLORS[key], capsize=3)
+            axes.errorbar(text["400"][key]["p50"], mean, yerr=error, fmt=marker, color=color, capsize=3, elinewidth=1)
         axes.set_xscale("log")
         axes.grid(alpha=0.3, which="both")
         axes.set_xlabel("µs from text to a decision, 400 characters")
@@ -60,7 +78,7 @@ def save_serving(result: Numbers, path: Path) -> None:
     for i, selector in enumerate(("majority", "entropy_top_k", "mean")):
         for axes, unit in ((times, "µs"), (memory, "MiB")):
             values = [row[f"compiled {selector} {unit}"] for row in rows.values()]
-            axes.plot(list(rows), values, marker="osD"[i], color=COLORS[selector], label=selector)
+            axes.plot(list(rows), values, marker="osD"[i], color=STYLES[selector][0], label=selector)
     _logarithmic(times, "experts", "µs a decision, 256 token ids, median")
     _logarithmic(memory, "experts", "MiB that the compiled table takes")
     times.legend(fontsize=8, frameon=False)
@@ -70,7 +88,9 @@ def save_serving(result: Numbers, path: Path) -> None:
     width = 0.8 / len(ways)
     for i, way in enumerate(ways):
         for q, alpha in ((50, 1.0), (99, 0.35)):
-            added = [one[way][f"p{q}_ms"] - one["upstream alone"][f"p{q}_ms"] for one in by_clients.values()]
+            pairs = [(one[way], one["upstream alone"]) for one in by_clients.values()]
+            # Too few answers have no 99th percentile.
+            added = [a[f"p{q}_ms"] - b[f"p{q}_ms"] if q == 50 or has_p99(a, b) else math.nan for a, b in pairs]
             places = [place + (i - 1) * width for place in range(len(added))]
             color = ("#57606a", "#1f6feb", "#8250df")[i]
             gateway.bar(places, added, width, alpha=alpha, color=color, label=f"{way}, p{q}")
@@ -79,7 +99,7 @@ def save_serving(result: Numbers, path: Path) -> None:
     gateway.set_ylabel(f"ms that the gateway adds (an upstream that takes {thinking})")
     gateway.set_yscale("symlog", linthresh=1)
     gateway.grid(alpha=0.3, axis="y")
-    gateway.legend(fontsize=8, frameon=False)
+    gateway.legend(fontsize=7, framealpha=0.9)
     save_figure(figure, path)
 
 

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 from texts import Texts
+from turns import Numbers, summary
 
 NAMES = {
     "kolmo": "kolmo",
+    "kolmo_one_size": "kolmo, dictionaries of one size",
     "aurelio": "aurelio semantic-router, MiniLM",
     "aurelio_free": "aurelio semantic-router, an encoder that takes no time",
     "aurelio_free_few": "the same, 10 texts a domain",
@@ -22,26 +23,30 @@ NAMES = {
 }
 # Texts of a domain that these learn. Their vectors mean nothing, so that only their time counts; few make them fast.
 AT_MOST = {"aurelio_free_few": 10, "deberta_small": 1, "deberta_large": 1}
+OF_DOCUMENTS = ("kolmo", "kolmo_one_size")  # learn whole documents, the others passages
 _WORKER = Path(__file__).parent / "rivals" / "worker.py"
 
 
 class Rival:
     """A rival that answers. It trains on ``texts`` when it begins.
 
+    The vectors of what it learns are kept in the folder ``vectors``, if one is given, for the next rival with the same
+    encoder. The seconds that encoding took count as those of whoever uses it.
+
     Raises:
         RuntimeError: if it ends without an answer; what it said is in the log.
     """
 
-    def __init__(self, name: str, python: str, texts: Texts, log: Path) -> None:
+    def __init__(self, name: str, python: str, texts: Texts, log: Path, vectors: Path | None = None) -> None:
         self.name = name
         self._log = log
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [python, str(_WORKER), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-                env=environment,
+                [python, str(_WORKER), name, *([] if vectors is None else [str(vectors)])], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment,
             )  # fmt: skip
-        self.version, self.teach_seconds = self._ask("train", texts)
+        self.version, self.teach_seconds, self.settings = self._ask("train", texts)
 
     def seconds(self, texts: Sequence[str]) -> list[float]:
         """Return the seconds of each text's decision."""
@@ -55,10 +60,10 @@ class Rival:
         """Return the domain that each text is sent to."""
         return list(self._ask("route", texts))
 
-    def stages(self, texts: Sequence[str], rounds: int) -> dict[str, float]:
-        """Return the seconds of tokenizing, encoding, scoring, deciding: the median over texts of their best rounds."""
+    def stages(self, texts: Sequence[str], rounds: int) -> dict[str, Numbers]:
+        """Return the microseconds of tokenizing, encoding, scoring, deciding, of so many rounds: see ``summary``."""
         passes = [self._ask("stages", texts) for _ in range(rounds)]
-        return {stage: float(np.median(np.min([one[stage] for one in passes], axis=0))) for stage in passes[0]}
+        return {stage: summary({i: one[stage] for i, one in enumerate(passes)}) for stage in passes[0]}
 
     def add(self, name: str, texts: Sequence[str]) -> float:
         """Return the seconds that adding a domain takes."""
@@ -101,7 +106,7 @@ def rivals(
     found: dict[str, Rival] = {}
     try:
         for name in names if python else ():
-            texts = train if name == "kolmo" else learned
+            texts = train if name in OF_DOCUMENTS else learned
             some = {domain: all_[: AT_MOST.get(name)] for domain, all_ in texts.items()}
             found[name] = Rival(name, str(python), some, log)
         yield found

@@ -1,6 +1,5 @@
-"""Text to measure on: the quickstart's domains or a file of prompts, a part held out; routers fitted on the rest."""
+"""Text to measure on: the quickstart's domains, a part held out; routers fitted on the rest."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ir3de.compiling.router import compile_router
 from ir3de.data.installed import Docstrings, PackageFiles, PythonSource
 from ir3de.data.sources import TextSource
 from ir3de.pretrained.tokenizer import TextTokenizer
-from ir3de.routers import Embeddings, RidgeRouter, SmoothedBayesRouter, TokenTableRouter
+from ir3de.routers import Embeddings, NaiveBayesRouter, RidgeRouter, SmoothedBayesRouter, TokenTableRouter
 from ir3de.serving import CompiledRouter
 from ir3de.statistics.held_out import TokenBags
 from ir3de.statistics.token_counts import DomainCounts, TokenCounts
@@ -33,15 +32,6 @@ def installed_text(max_bytes: int) -> Texts:
     return {name: list(source.documents()) for name, source in sources.items()}
 
 
-def prompts(path: Path) -> Texts:
-    """Return the prompts of a JSONL file by domain."""
-    found: Texts = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        found.setdefault(row["domain"], []).append(row["text"])
-    return dict(sorted(found.items()))
-
-
 def split(texts: Texts) -> tuple[Texts, Texts]:
     """Return four fifths of the documents, and the rest, in a drawn order."""
     train, test = {}, {}
@@ -53,13 +43,14 @@ def split(texts: Texts) -> tuple[Texts, Texts]:
     return train, test
 
 
-def passages(texts: Texts, at_most: int, characters: int = PASSAGE) -> Texts:
+def passages(texts: Texts, at_most: int | None, characters: int = PASSAGE) -> Texts:
     """Return the documents in passages, none longer than ``characters``; of each domain's at most so many, spread."""
     found = {}
     for name, documents in texts.items():
         cut = [one[i : i + characters] for one in documents for i in range(0, len(one), characters)]
         cut = [one for one in cut if one.strip()]
-        found[name] = [cut[i] for i in np.unique(np.linspace(0, len(cut) - 1, at_most).astype(int))]
+        number = len(cut) if at_most is None else at_most
+        found[name] = [cut[i] for i in np.unique(np.linspace(0, len(cut) - 1, number).astype(int))]
     return found
 
 
@@ -111,11 +102,16 @@ def compiled_ridges(router: RidgeRouter, folder: Path) -> dict[str, CompiledRout
     return compiled
 
 
-def compiled_bayes(train: Texts, embeddings: Embeddings, folder: Path) -> CompiledRouter:
-    """Return counts smoothed by the ridge, compiled."""
-    router = SmoothedBayesRouter(embeddings=embeddings, embedding_table="pointer")
-    router.fit(count(train, embeddings.tokenizer))
-    return compiled_router(router, folder / "smoothed_bayes")
+def compiled_bayes(train: Texts, embeddings: Embeddings, folder: Path) -> dict[str, CompiledRouter]:
+    """Return naive Bayes, and counts smoothed by the ridge, compiled."""
+    routers: dict[str, TokenTableRouter] = {
+        "naive_bayes": NaiveBayesRouter(tokenizer=embeddings.tokenizer),
+        "smoothed_bayes": SmoothedBayesRouter(embeddings=embeddings, embedding_table="pointer"),
+    }
+    counts = count(train, embeddings.tokenizer)
+    for router in routers.values():
+        router.fit(counts)
+    return {name: compiled_router(router, folder / name) for name, router in routers.items()}
 
 
 def compiled_router(router: TokenTableRouter, folder: Path) -> CompiledRouter:

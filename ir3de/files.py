@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,38 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait for a folder, made if it is not there, until no other process has it this way; then keep others waiting.
+
+    It is let go with the process: one that is killed keeps nobody waiting. A folder that stays empty is removed.
+    """
+    handle = None
+    while handle is None:
+        handle = _lock(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+        os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """Return a handle that holds the lock, or ``None`` where the folder was taken away before it did."""
+    import fcntl  # noqa: PLC0415 - not everywhere: what reads needs no lock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError), ExitStack() as otherwise:
+        handle = os.open(folder, os.O_RDONLY)
+        otherwise.callback(os.close, handle)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.samestat(os.stat(folder), os.fstat(handle)):
+            otherwise.pop_all()
+            return handle
+    return None
+
+
+@contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path`` that takes its place when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,3 +129,12 @@ def cache_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def written(path: Path) -> tuple[int, int, int] | None:
+    """Return what differs whenever a file was written; ``None`` if there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns, about.st_size

@@ -13,7 +13,17 @@ from typing import get_args
 from ir3de.files import check_writable, replace_file
 from ir3de.serving.bounds import Bounds
 from ir3de.serving.compiled import CompiledRouter
-from ir3de.serving.lines import Line, Tally, as_json, decisions, file_as_prompt, lines_of, text_as_prompt
+from ir3de.serving.lines import (
+    Line,
+    Tally,
+    answers,
+    check_files,
+    field_of,
+    file_as_prompt,
+    lines_of,
+    standard_input,
+    text_as_prompt,
+)
 from ir3de.serving.source import compiled_folder
 from ir3de.serving.window import Keep, Window
 
@@ -26,13 +36,19 @@ def route(arguments: Sequence[str]) -> int:
 
     Raises:
         FileNotFoundError: if the router or a file is not there.
-        ValueError: if the router is damaged, or the arguments do not go together.
+        ValueError: if the router is damaged, the arguments do not go together, or standard input or output is needed
+            and closed.
     """
     parser = _parser()
     given = parser.parse_args(list(arguments))
     if given.texts and given.files:
         parser.error("give texts or --files, not both")
+    if given.texts and given.field is not None:
+        parser.error("--field is for lines of files or of standard input; a text is a prompt as it is")
+    if sys.stdout is None:
+        raise ValueError("Expected standard output for the answers, but it is closed. Send it to a file or a pipe.")
     Bounds(threshold=given.threshold, alarm=given.alarm, fallback=given.fallback)  # refused before anything is compiled
+    check_files(given.files)
     if given.html is not None:
         check_writable(given.html, option="--html", such_as="why.html")
     router = CompiledRouter.load(
@@ -48,8 +64,8 @@ def route(arguments: Sequence[str]) -> int:
             _explain(router, given)
             return 0
         tally = Tally()
-        for rows in decisions(router, _batches(given), tally):
-            sys.stdout.buffer.write(as_json(rows))
+        for lines in answers(router, _batches(given), tally):
+            sys.stdout.buffer.write(lines)
             sys.stdout.buffer.flush()
     except BrokenPipeError:  # whoever read the answers has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
@@ -82,8 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     add("texts", nargs="*", help="Prompts. Without texts and --files, standard input has a prompt a line.")
     saved = "A saved router's folder (compiled when it is first used), a compiled one's, or the hub's owner/name[@v2]."
     add("--router", required=True, help=saved)
-    add("--files", nargs="+", type=Path, default=[], help="Files: a .jsonl file has a prompt a line, any other is one.")
-    add("--field", help="Lines are JSON objects with the prompt in this field; `text` for .jsonl files if not given.")
+    files = "Files: a .jsonl file, and with --field every file, has a prompt a line; any other is one."
+    add("--files", nargs="+", type=Path, default=[], help=files)
+    field = "Lines, of files or of standard input, are JSON objects with the prompt in this field."
+    add("--field", help=f"{field} Not given, it is `text` for .jsonl files.")
     add("--window", choices=get_args(Keep), help="Read only this part of a prompt that is longer than ...")
     add("--window-characters", type=int, help="... so many characters (cut before the text is tokenized), or ...")
     add("--window-tokens", type=int, help="... so many tokens (cut after it).")
@@ -123,18 +141,17 @@ def _batches(given: argparse.Namespace) -> Iterator[list[Line]]:
         yield [text_as_prompt(text) for text in given.texts]
     elif given.files:
         for path in given.files:
-            if not path.is_file():
-                raise FileNotFoundError(f"Expected a file with a prompt at `{path}`, but there is none.")
-        for path in given.files:
-            if path.suffix == ".jsonl":
-                with path.open("rb") as file:
-                    yield from lines_of(file, json_field=given.field or "text", source=str(path))
-            else:
+            json_field = field_of(path, given.field)
+            if json_field is None:
                 yield [file_as_prompt(path)]
+            else:
+                with path.open("rb") as file:
+                    yield from lines_of(file, json_field=json_field, source=str(path))
     else:
-        if sys.stdin.isatty():
+        file = standard_input()
+        if file.isatty():
             _say("reading prompts from the terminal, one a line, until Ctrl-D")
-        yield from lines_of(sys.stdin.buffer, json_field=given.field)
+        yield from lines_of(file, json_field=given.field)
 
 
 def _explain(router: CompiledRouter, given: argparse.Namespace) -> None:
@@ -177,8 +194,9 @@ def _place(lines: Sequence[Line], place: int, given: argparse.Namespace) -> str:
     number = 1 + sum(line.source == source for line in lines[:place])
     if source is None:
         return f"Text {number}" if given.texts else f"Line {number}"
-    return f"Line {number} of `{source}`" if source.endswith(".jsonl") else f"`{source}`"
+    return f"`{source}`" if field_of(Path(source), given.field) is None else f"Line {number} of `{source}`"
 
 
 def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    if sys.stderr is not None:  # print would take standard output where it is closed
+        print(sentence, file=sys.stderr)

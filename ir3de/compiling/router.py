@@ -8,14 +8,17 @@ import numpy as np
 
 from ir3de.compiling.alarm import compile_alarm
 from ir3de.compiling.calibrate import calibrate
+from ir3de.files import alone_in, written
 from ir3de.hub_repositories import hub_id
 from ir3de.pretrained.tokenizer import DEFINITION, TextTokenizer
-from ir3de.routers import RidgeRouter, TokenTableRouter, load_router
+from ir3de.routers import SAVED, RidgeRouter, Router, TokenTableRouter
+from ir3de.routers.artifact import ROUTER, Artifact, read_artifact
+from ir3de.routers.artifact import read_config as read_saved
 from ir3de.routers.hub import router_folder
-from ir3de.serving.artifact import ALARM, CONFIG, FOLDER, array_bytes, read_config, write_compiled
+from ir3de.serving.artifact import ALARM, CONFIG, FOLDER, array_bytes, read_config, write_alone
 from ir3de.serving.byte_pairs import NoBytePairs, byte_pairs
 from ir3de.serving.same_ids import check_same_ids
-from ir3de.serving.source import source_of
+from ir3de.serving.source import is_made_from, source_of
 from ir3de.serving.tables import EmbeddingMeanTable, EntropyTopKTable, MajorityTable, MeanTable, Table
 from ir3de.serving.text import installed_versions, pack_ranks
 
@@ -25,6 +28,8 @@ _ALARM_BEFORE = "alarm"  # the folder in which format 1 had the alarm
 
 def compile_router(router: str, *, into: str | None = None) -> Path:
     """Compile a saved router to tables that route with NumPy and its tokenizer alone; return their folder.
+
+    It waits for whoever writes there; a router that another process has compiled meanwhile is not compiled again.
 
     Args:
         router: The saved router's folder, or the hub's owner/name.
@@ -37,20 +42,37 @@ def compile_router(router: str, *, into: str | None = None) -> Path:
     source = router_folder(router)
     if into is None and hub_id(router) is not None:
         raise ValueError(f"The router `{router}` is one of the hub. Say with --into where its compiled form is to be.")
-    loaded = load_router(source)
-    if not isinstance(loaded, TokenTableRouter):
+    _table_router(read_saved(source)[0], router)  # before a folder is made
+    folder = Path(into) if into is not None else source / FOLDER
+    before = written(folder / CONFIG)
+    with alone_in(folder):
+        if written(folder / CONFIG) == before or not is_made_from(folder, source_of(source)):  # nobody did it meanwhile
+            artifact = read_artifact(source)
+            _compile(artifact, _table_router(artifact.config, router), folder)
+    return folder
+
+
+def _table_router(config: dict[str, Any], router: str) -> type[TokenTableRouter]:
+    """Return the class of a saved router, by its config; refuse one that is no table."""
+    found = SAVED.get(config["router"], Router)
+    if not issubclass(found, TokenTableRouter):
         raise ValueError(
             f"Expected a router that is a table over the vocabulary in `{router}` (ridge, naive Bayes, counts"
-            f" smoothed by the ridge), but it holds a {type(loaded).__name__}."
+            f" smoothed by the ridge), but it holds a {config['router']}."
         )
-    folder = Path(into) if into is not None else source / FOLDER
+    return found
+
+
+def _compile(artifact: Artifact, table_router: type[TokenTableRouter], folder: Path) -> None:
+    """Compile a saved router as it was when it was read: by now another one may be in its place."""
+    loaded = table_router.from_artifact(artifact)
     kind, arrays, table = _table(loaded)
     reader, ranks = _reader(loaded.tokenizer, folder)
-    made_from = source_of(source)
-    alarm = compile_alarm(loaded, table, identity=made_from["identity"])
+    identity = artifact.config["identity"]
+    alarm = compile_alarm(loaded, table, identity=identity)
     config = {
         "router": type(loaded).__name__,
-        "source": made_from,
+        "source": {"identity": identity, "router_sha256": artifact.sha256(ROUTER)},
         "experts": list(loaded.expert_names),
         "models": loaded.models,
         "table": kind,
@@ -62,10 +84,9 @@ def compile_router(router: str, *, into: str | None = None) -> Path:
     }
     arrays = {**arrays, **ranks, **({} if alarm is None else {f"{ALARM}{name}": a for name, a in alarm.arrays.items()})}
     files = {f"{name}.npy": array_bytes(array) for name, array in arrays.items()}
-    write_compiled(folder, config, files | {DEFINITION: loaded.tokenizer.files()[DEFINITION]})
+    write_alone(folder, config, files | {DEFINITION: loaded.tokenizer.files()[DEFINITION]})
     if (folder / _ALARM_BEFORE / CONFIG).is_file():
         shutil.rmtree(folder / _ALARM_BEFORE, ignore_errors=True)
-    return folder
 
 
 def _table(router: TokenTableRouter) -> tuple[str, dict[str, Array], Table]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from ir3de.files import written
 from ir3de.gateway.metrics import Metrics
 from ir3de.gateway.settings import GatewaySettings
 from ir3de.hub_repositories import hub_id
@@ -89,15 +90,7 @@ async def watch(
 
 def signature(router: Path) -> tuple[object, ...]:
     """Return what changes with a router on disk."""
-    found: list[object] = []
-    for path in (router / "config.json", router / CONFIG, router / FOLDER / CONFIG):
-        try:
-            about = path.stat()
-        except OSError:
-            found.append(None)
-        else:
-            found.append((about.st_ino, about.st_mtime_ns, about.st_size))
-    return tuple(found)
+    return tuple(written(path) for path in (router / "config.json", router / CONFIG, router / FOLDER / CONFIG))
 
 
 async def _compile(router: Path) -> None:

@@ -7,16 +7,17 @@ NumPy alone: nothing here may load torch.
 import hashlib
 import io
 import json
+import mmap
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ir3de.files import replace_file
+from ir3de.files import alone_in, replace_file, written
 from ir3de.serving.compiled_config import fault_of
 
 CONFIG, FOLDER = "compiled.json", "compiled"
@@ -26,16 +27,47 @@ _OURS = re.compile(r"[a-z_]+-[0-9a-f]{16}\.(npy|json)|\.[a-z_]+(-[0-9a-f]{16})?\
 _ATTEMPTS = 20
 
 
+class CheckedFile(NamedTuple):
+    """A file whose content was checked, and that content, mapped: it stays as it is when the router is replaced."""
+
+    path: Path
+    content: mmap.mmap
+
+    def read_bytes(self) -> bytes:
+        """Return the content."""
+        return self.content[:]
+
+    def array(self) -> np.ndarray:
+        """Return the array in the file, read-only, without a copy.
+
+        Raises:
+            ValueError: if it holds none.
+        """
+        try:
+            self.content.seek(0)
+            if np.lib.format.read_magic(self.content) != (1, 0):
+                raise ValueError("another version of the format")
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(self.content)
+            if dtype.hasobject:
+                raise ValueError("Python objects")
+            order: Literal["F", "C"] = "F" if fortran else "C"
+            return np.ndarray(shape, dtype, buffer=self.content, offset=self.content.tell(), order=order)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"Expected an array in `{self.path}`, but got {error}. Compile the router again."
+            ) from error
+
+
 @dataclass(frozen=True)
 class CompiledFiles:
-    """What a compiled router's folder holds: its ``config``, and where each of its checked ``files`` is."""
+    """What a compiled router's folder holds: its ``config``, and its ``files``, checked and mapped."""
 
     folder: Path
     config: dict[str, Any]
-    files: dict[str, Path]
+    files: dict[str, CheckedFile]
 
-    def path(self, name: str) -> Path:
-        """Return where a file is.
+    def file(self, name: str) -> CheckedFile:
+        """Return a file.
 
         Raises:
             ValueError: if the config does not name it.
@@ -52,17 +84,23 @@ class CompiledFiles:
         Raises:
             ValueError: if the config does not name it, or it is no array.
         """
-        mapped: np.ndarray = np.load(self.path(f"{name}.npy"), mmap_mode="r", allow_pickle=False)
-        return mapped.view(np.ndarray)  # np.memmap's own bookkeeping costs a microsecond a slice
+        return self.file(f"{name}.npy").array()
 
 
 def write_compiled(folder: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     """Write a compiled router into ``folder``, over the one that may be there, in one step for its readers.
 
+    It waits for whoever writes there.
+
     Raises:
         OSError: if it cannot be written; the one that was there is left as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        write_alone(folder, config, files)
+
+
+def write_alone(folder: Path, config: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Write a compiled router as ``write_compiled`` does, within ``alone_in`` its folder."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     content = json.dumps({"format": FORMAT, **config, "files": digests}, indent=1, sort_keys=True, ensure_ascii=False)
     try:
@@ -76,25 +114,27 @@ def write_compiled(folder: Path, config: Mapping[str, Any], files: Mapping[str, 
 def read_compiled(folder: Path, *, alarm: bool = True) -> CompiledFiles:
     """Return the compiled router in ``folder``, every file checked; if it is replaced meanwhile, it is read again.
 
-    Without ``alarm`` the alarm's files are left out.
+    Without ``alarm`` the alarm's files are left out. It takes no lock: the folder may be one that cannot be written.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if a file is missing, truncated or changed, or the format is unknown.
     """
     for _ in range(_ATTEMPTS):
-        config = read_config(folder)
-        files = {
+        before, config = written(folder / CONFIG), read_config(folder)
+        wanted = {
             name: folder / stored_name(name, digest)
             for name, digest in config["files"].items()
             if alarm or not name.startswith(ALARM)
         }
-        damaged = [path for name, path in files.items() if _sha256(path) != config["files"][name]]
-        if not damaged:
+        found = {name: _checked(path, config["files"][name]) for name, path in wanted.items()}
+        files = {name: file for name, file in found.items() if file is not None}
+        if len(files) == len(wanted):
             return CompiledFiles(folder, config, files)
-        if read_config(folder) == config:  # nobody replaced it: it is damaged
+        if written(folder / CONFIG) == before:  # nobody replaced it: it is damaged
+            damaged = next(path for name, path in wanted.items() if name not in files)
             raise ValueError(
-                f"The compiled router's file `{damaged[0]}` is missing, truncated or was changed."
+                f"The compiled router's file `{damaged}` is missing, truncated or was changed."
                 f" Remove `{folder}`, and compile the router again."
             )
         time.sleep(0.05)
@@ -109,7 +149,7 @@ def stored_files(folder: Path) -> dict[str, bytes]:
         ValueError: as ``read_compiled``, or if it is replaced meanwhile.
     """
     found = read_compiled(folder)
-    contents = {path.name: path.read_bytes() for path in found.files.values()}
+    contents = {file.path.name: file.read_bytes() for file in found.files.values()}
     contents[CONFIG] = (folder / CONFIG).read_bytes()
     if json.loads(contents[CONFIG]) != found.config:
         raise ValueError(f"The router in `{folder}` was compiled again while it was being read. Try again.")
@@ -157,12 +197,15 @@ def stored_name(name: str, digest: str) -> str:
     return f"{stem}-{digest[:16]}.{suffix}"
 
 
-def _sha256(path: Path) -> str:
+def _checked(path: Path, digest: str) -> CheckedFile | None:
+    """Return a file, or ``None`` if it is not there or has another content; it is opened once."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return "missing"
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return None
+            return CheckedFile(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (FileNotFoundError, ValueError):  # what is empty cannot be mapped
+        return None
 
 
 def _remove_unnamed(folder: Path) -> None:

@@ -52,9 +52,10 @@ class Route(NamedTuple):
 class CompiledRouter:
     """Routes text and token ids as the router does that it was compiled from; a folder of files, memory-mapped.
 
-    ``decide`` takes the token ids of one prompt and returns the expert's index: it is the table's own method, without a
-    detour. It, ``decide_text`` and ``decide_many`` know of no threshold and no alarm. An empty prompt, and an id that
-    the vocabulary does not have, are a ``ValueError`` in every call.
+    ``decide`` takes the token ids of one prompt and returns the expert's index: without a window it is the table's own
+    method, without a detour. It, ``decide_text`` and ``decide_many`` know of no threshold and no alarm. A
+    ``ValueError`` in every call are an empty prompt, an id that is read but not in the vocabulary, and ids where the
+    window is in characters.
     ``not_fast`` says why text is read by the reference tokenizer, where it is not read by tiktoken, and ``deaf`` for
     which experts the alarm's level is too low to be reached.
     """
@@ -85,7 +86,7 @@ class CompiledRouter:
         self.deaf = None if alarm is None or bounds.alarm is None else alarm.check_level(bounds.alarm)
         self._token_window = window if window is not None and window.unit == "tokens" else None
         self._characters = window.size if window is not None and window.unit == "characters" else None
-        self.decide: Callable[[Array], int] = table.decide if self._token_window is None else self._decide_in_window
+        self.decide: Callable[[Array], int] = table.decide if window is None else self._decide_as_read
 
     @classmethod
     def load(
@@ -142,8 +143,8 @@ class CompiledRouter:
 
     def decide_text(self, text: str) -> int:
         """Return the index of the expert of one text; see ``decide``."""
-        if self._characters is not None and len(text) > self._characters:
-            return self.decide(self.read(text).ids_T)
+        if self.window is not None:  # it cuts ids that have to be the tokenizer's, so that trying is not enough
+            return self._decide_as_read(text)
         try:
             return self.decide(self.reader.try_encode(text))
         except ValueError:  # an empty text, or one that takes the reference tokenizer
@@ -155,13 +156,13 @@ class CompiledRouter:
         ``ids_M`` has one prompt after the other, ``offsets`` ``(N + 1,)`` where each begins, and the last one ends.
 
         Raises:
-            ValueError: if the ids are no row, the offsets do not ascend within it, or a prompt is none (see above).
+            ValueError: if the ids are no row, the offsets do not ascend within it, or a prompt is refused (see above).
         """
         ids_M = np.asarray(ids_M)
         if ids_M.ndim != 1:
             raise ValueError(f"Expected one row of token ids, but got {ids_M.dtype} of shape {ids_M.shape}.")
         places = _as_offsets(offsets, len(ids_M))
-        if self._token_window is None:
+        if self.window is None:
             return self.table.decide_many(ids_M, places)
         return np.array([self.decide(ids_M[a:b]) for a, b in pairwise(places.tolist())], dtype=np.int64)
 
@@ -233,8 +234,8 @@ class CompiledRouter:
             return Reading(ids_T, None)
         return Reading(np.concatenate(self._token_window.parts(ids_T)), self._token_window)
 
-    def _decide_in_window(self, ids_T: Array) -> int:
-        return self.table.decide(self._in_window(ids_T).ids_T)
+    def _decide_as_read(self, prompt: Prompt) -> int:
+        return self.table.decide(self.read(prompt).ids_T)
 
 
 def _as_offsets(offsets: Array, num_ids: int) -> Array:

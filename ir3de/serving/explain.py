@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ir3de.serving.bounds import NoneBecause
 from ir3de.serving.compiled import CompiledRouter, Route
+from ir3de.serving.text import without_surrogates
 
 Array = np.ndarray
 COLOURS = ("#4e9ad6", "#e8833a", "#56b870", "#d65f8c", "#b39ddb", "#c9a227", "#5fc9c9", "#e06c5c", "#9ccc65", "#a1887f")
@@ -16,6 +17,7 @@ _NONE: dict[NoneBecause, str] = {
     "unusual": "the prompt is unusual for all of them",
 }
 _MENTIONED = 8  # tokens that speak most for an expert
+NO_PIECE = "(no character of its own)"  # what is shown for an empty piece
 _SHOWN = 10  # experts with the highest scores, where there are more
 _PICTURES = {
     **{i: chr(0x2400 + i) for i in range(0x20) if chr(i) not in "\n\t"},
@@ -71,12 +73,14 @@ class Explanation:
         return np.argsort(-self.route.scores, kind="stable")[:_SHOWN].tolist()
 
     def telling(self, expert: int) -> list[tuple[str, float]]:
-        """Return the pieces that speak most for an expert, and what they add to its score above the mean of all."""
+        """Return the pieces that speak most for an expert, and what they add to its score above the mean of all.
+
+        The empty piece stands for all tokens that have no character of their own.
+        """
         above_T = (self.contribution_TE[:, expert] - self.contribution_TE.mean(axis=1)) / self.divisor
         totals: dict[str, float] = {}
         for piece, value in zip(self.pieces, above_T.tolist(), strict=True):
             totals[piece] = totals.get(piece, 0.0) + value
-        totals["·"] = totals.pop("", 0.0)  # bytes of a character that its first token stands for
         ordered = sorted(totals.items(), key=lambda two: -two[1])
         return [(piece, value) for piece, value in ordered[:_MENTIONED] if value > 0]
 
@@ -94,7 +98,7 @@ def explain(router: CompiledRouter, text: str) -> Explanation:
     ids: list[Array] = []
     pieces: list[str] = []
     starts: list[int] = []
-    for part in parts:
+    for part in map(without_surrogates, parts):  # as it is read: spans are of that
         ids_T, spans = router.reference.encode_with_offsets(part)
         starts.append(len(pieces))
         ids.append(ids_T)
@@ -137,7 +141,9 @@ def in_terminal(explanation: Explanation) -> list[Text | Table]:
     for column in ("expert", "score", "what speaks for it most"):
         table.add_column(column, justify="right" if column == "score" else "left", overflow="fold")
     for expert in explanation.best_experts():
-        reasons = "  ".join(f"{piece!r} {value:+.3g}" for piece, value in explanation.telling(expert))
+        reasons = "  ".join(
+            f"{repr(piece) if piece else NO_PIECE} {value:+.3g}" for piece, value in explanation.telling(expert)
+        )
         name = Text(names[expert].translate(_PICTURES), style=COLOURS[expert % len(COLOURS)])
         table.add_row(name, f"{route.scores[expert]:.4g}", Text(reasons))
     return [head, body, table]

@@ -1,9 +1,9 @@
 """Explanations as one HTML page that stands alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
-from ir3de.serving.explain import COLOURS, Explanation
+from ir3de.serving.explain import COLOURS, NO_PIECE, Explanation
 
 _STYLE = """
 body { font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -33,36 +33,40 @@ def page(explanations: Iterable[Explanation]) -> str:
 
 def _section(explanation: Explanation) -> str:
     route, names = explanation.route, explanation.expert_names
-    spans = "".join(_span(explanation, i) for i in range(len(explanation.pieces)))
+    best = explanation.best_experts()
     rows = "".join(
         f'<tr><td style="color: {_colour(expert)}">{escape(names[expert])}</td>'
         f'<td class="number">{route.scores[expert]:.4g}</td><td>{_reasons(explanation, expert)}</td></tr>'
-        for expert in explanation.best_experts()
+        for expert in best
     )
     return (
         f"<section><h2>{escape(explanation.heading())}</h2><p>{'; '.join(explanation.facts())}</p>\n"
-        f"<pre>{spans}</pre>\n"
+        f"<pre>{_spans(explanation, best)}</pre>\n"
         f"<table><tr><th>expert</th><th>score</th><th>what speaks for it most</th></tr>{rows}</table></section>"
     )
 
 
-def _span(explanation: Explanation, place: int) -> str:
-    gap = " […] " if place in explanation.gaps else ""
-    piece, given_E = explanation.pieces[place], explanation.contribution_TE[place]
-    favourite = int(explanation.favourite_T[place])
-    if favourite < 0:
-        return f"{gap}{escape(piece)}"
-    shown = ", ".join(f"{explanation.expert_names[e]} {given_E[e]:.6g}" for e in explanation.best_experts())
-    share = round(15 + 55 * float(explanation.weight_T()[place]))
-    return (
-        f'{gap}<span title="{escape(shown)}" style="background: color-mix(in srgb, {_colour(favourite)} {share}%,'
-        f' transparent)">{escape(piece)}</span>'
-    )
+def _spans(explanation: Explanation, best: Sequence[int]) -> str:
+    spans = []
+    favourite_T, weight_T = explanation.favourite_T.tolist(), explanation.weight_T().tolist()
+    for place, (piece, favourite, weight) in enumerate(zip(explanation.pieces, favourite_T, weight_T, strict=True)):
+        spans.append(" […] " if place in explanation.gaps else "")
+        if favourite < 0:
+            spans.append(escape(piece))
+            continue
+        given_E = explanation.contribution_TE[place]
+        shown = ", ".join(f"{explanation.expert_names[e]} {given_E[e]:.6g}" for e in best)
+        spans.append(
+            f'<span title="{escape(shown)}" style="background: color-mix(in srgb, {_colour(favourite)}'
+            f' {round(15 + 55 * weight)}%, transparent)">{escape(piece)}</span>'
+        )
+    return "".join(spans)
 
 
 def _reasons(explanation: Explanation, expert: int) -> str:
     return " ".join(
-        f"<span><code>{escape(piece)}</code>&nbsp;{value:+.3g}</span>" for piece, value in explanation.telling(expert)
+        f"<span>{f'<code>{escape(piece)}</code>' if piece else NO_PIECE}&nbsp;{value:+.3g}</span>"
+        for piece, value in explanation.telling(expert)
     )
 
 

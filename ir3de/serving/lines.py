@@ -1,6 +1,7 @@
 """Prompts out of arguments, files and pipes, and decisions into JSON lines: in order, in bounded memory."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from ir3de.serving.text import without_surrogates
 
 _NONE: dict[NoneBecause, str] = {"unsure": "below the threshold", "unusual": "unusual, by the alarm"}
 _AT_ONCE = 1 << 16  # bytes; a pipe holds no more, so whoever writes a line and waits for its answer gets it
+_MARK = b"\xef\xbb\xbf"  # a byte order mark, which some programs begin a file in UTF-8 with; it is none of the text
+_UNPACK = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Line(NamedTuple):
@@ -51,9 +55,52 @@ class Tally:
         return f"{count:,} of {self.prompts:,} prompts"
 
 
+def check_files(paths: Iterable[Path]) -> None:
+    """Refuse, before any is read, paths that no text can be read from; a pipe or a device is a file, too.
+
+    Raises:
+        FileNotFoundError: if nothing is there.
+        ValueError: if it is a folder, or compressed by its name.
+    """
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"Expected a file of prompts at `{path}`, but there is none.")
+        if path.is_dir():
+            raise ValueError(f"Expected a file of prompts, but `{path}` is a folder. Name the files in it.")
+        if (program := _UNPACK.get(path.suffix.lower())) is not None:
+            raise ValueError(
+                f"Expected a file of text, but `{path}` is compressed. Unpack it first, or pipe into the command what"
+                f" `{program} -dc` gives."
+            )
+
+
+def field_of(path: Path, given: str | None) -> str | None:
+    """Return the prompt's field, if a file's lines are JSON objects: ``given``, or ``text`` in a ``.jsonl`` file."""
+    if given is not None:
+        return given
+    return "text" if path.suffix.lower() == ".jsonl" else None
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input.
+
+    Raises:
+        ValueError: if it is closed.
+    """
+    if sys.stdin is None:
+        raise ValueError(
+            "Expected prompts on standard input, but it is closed. Pipe some into the command, or name files."
+        )
+    return sys.stdin.buffer
+
+
 def lines_of(file: BinaryIO, *, json_field: str | None, source: str | None = None) -> Iterator[list[Line]]:
-    """Yield the prompts of a file, one a line, as they come; with ``json_field``, of a JSON object a line."""
+    """Yield the prompts of a file, one a line, as they come; with ``json_field``, of a JSON object a line.
+
+    A byte order mark at the beginning and a carriage return at the end of a line are not read.
+    """
     rest: list[bytes] = []  # of a line that has no end yet
+    mark = _MARK
     read = getattr(file, "read1", file.read)
     while chunk := read(_AT_ONCE):
         if b"\n" not in chunk:
@@ -61,9 +108,11 @@ def lines_of(file: BinaryIO, *, json_field: str | None, source: str | None = Non
             continue
         *whole, last = b"".join([*rest, chunk]).split(b"\n")
         rest = [last]
-        yield [_line(one, json_field, source) for one in whole]
-    if tail := b"".join(rest):
-        yield [_line(tail, json_field, source)]
+        whole[0] = whole[0].removeprefix(mark)
+        mark = b""
+        yield [_line(one.removesuffix(b"\r"), json_field, source) for one in whole]
+    if tail := b"".join(rest).removeprefix(mark):
+        yield [_line(tail.removesuffix(b"\r"), json_field, source)]
 
 
 def text_as_prompt(text: str, source: str | None = None) -> Line:
@@ -73,21 +122,26 @@ def text_as_prompt(text: str, source: str | None = None) -> Line:
 
 
 def file_as_prompt(path: Path) -> Line:
-    """Return a whole file as one prompt."""
-    return _line(path.read_bytes(), None, str(path))
+    """Return a whole file as one prompt, without a byte order mark."""
+    return _line(path.read_bytes().removeprefix(_MARK), None, str(path))
 
 
-def decisions(router: CompiledRouter, batches: Iterable[list[Line]], tally: Tally) -> Iterator[list[dict[str, Any]]]:
-    """Yield an object for every prompt, in order; what became of them is added to ``tally``."""
+def answers(router: CompiledRouter, batches: Iterable[list[Line]], tally: Tally) -> Iterator[bytes]:
+    """Yield a JSON line in UTF-8 for every prompt, in order; what became of them is added to ``tally``.
+
+    What comes together is at most ``_AT_ONCE`` bytes and a line, however many experts have scores in it; all of a batch
+    comes before the next one is taken.
+    """
     for batch in batches:
         readings = iter(router.read_many([line.text for line in batch if line.error is None]))
-        yield [_decision(router, line, next(readings) if line.error is None else None, tally) for line in batch]
-
-
-def as_json(rows: Iterable[dict[str, Any]]) -> bytes:
-    """Return objects as JSON lines in UTF-8."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return text.encode("utf-8", "backslashreplace")  # a file's name may be no text
+        some = bytearray()
+        for line in batch:
+            row = _decision(router, line, next(readings) if line.error is None else None, tally)
+            some += (_encode(row) + "\n").encode("utf-8", "backslashreplace")  # a file's name may be no text
+            if len(some) >= _AT_ONCE:
+                yield bytes(some)
+                some.clear()
+        yield bytes(some)
 
 
 def route_as_dict(router: CompiledRouter, route: Route) -> dict[str, Any]:
@@ -122,8 +176,6 @@ def _decision(router: CompiledRouter, line: Line, reading: Reading | None, tally
 
 
 def _line(content: bytes, json_field: str | None, source: str | None) -> Line:
-    if source is None or json_field is not None:
-        content = content.removesuffix(b"\r")
     try:
         text, replaced = content.decode(), False
     except UnicodeDecodeError:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ir3de.serving.artifact import CompiledFiles
 from ir3de.serving.text import ReferenceReader, TextReader, TiktokenReader, installed_versions, unpack_ranks
 
@@ -26,8 +24,8 @@ def load_readers(files: CompiledFiles) -> Readers:
     Raises:
         ValueError: if a file that it takes is not named there, or nothing can be made of what they hold.
     """
-    content = np.memmap(files.path(_TOKENIZER), mode="r")  # stays readable when the router is replaced on disk
-    reference = ReferenceReader(lambda: _tokenizer(content.tobytes()))
+    definition = files.file(_TOKENIZER)
+    reference = ReferenceReader(lambda: _tokenizer(definition.read_bytes()))
     made = files.config["reader"]
     if made["because"] is not None:
         return Readers(reference, reference, made["because"])

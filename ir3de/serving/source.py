@@ -1,6 +1,7 @@
 """Which router a compiled one was made from, and whether it still is that router: read without torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,15 @@ def compiled_folder(router: Path | str, *, revision: str | None = None) -> Path 
     folder = Path(router)
     if (folder / CONFIG).is_file():
         return folder
-    source = source_of(folder)
+    return folder / FOLDER if is_made_from(folder / FOLDER, source_of(folder)) else None
+
+
+def is_made_from(folder: Path, source: Mapping[str, str]) -> bool:
+    """Return whether in ``folder`` is the compiled form of the router ``source``, see ``source_of``."""
     try:
-        return folder / FOLDER if read_config(folder / FOLDER)["source"] == source else None
+        return bool(read_config(folder)["source"] == source)
     except (FileNotFoundError, ValueError):
-        return None
+        return False
 
 
 def pretrained_folder(router: Path | str, *, revision: str | None = None) -> Path:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from ir3de.files import check_writable, replace_file
 from ir3de.serving.alarm import Alarm
 from ir3de.serving.compiled import CompiledRouter
 from ir3de.serving.drift import Drift, compare
-from ir3de.serving.lines import Line, Tally, lines_of
+from ir3de.serving.lines import Line, Tally, check_files, field_of, lines_of, standard_input
 from ir3de.serving.traffic import USUAL, Traffic
 
 COUNTS = ".npz"  # a file of saved counts, in the place of prompts
@@ -74,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     add("files", nargs="*", type=Path, help=f"{prompts} Without files, standard input has a prompt a line.")
     router = "A saved router's folder (compiled when it is first used), or a compiled one's."
     add("--router", required=True, help=router)
-    add("--field", default="text", help="The prompt's field in the objects of .jsonl files.")
+    field = "Lines, of files or of standard input, are JSON objects with the prompt in this field."
+    add("--field", help=f"{field} Not given, it is `text` for .jsonl files.")
     add("--against", type=Path, help="Compare with these counts of earlier prompts, not with validation sequences.")
     add("--save", type=Path, help="Write the counts of the live prompts to this .npz file: integers, no text.")
     add("--json", type=Path, help="Write what changed to this file.")
@@ -107,15 +107,13 @@ def _saved(files: Sequence[Path], identity: str) -> Traffic | None:
     return own
 
 
-def _lines(files: Sequence[Path], field: str) -> Iterator[list[Line]]:
-    for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"Expected a file of prompts at `{path}`, but there is none.")
+def _lines(files: Sequence[Path], field: str | None) -> Iterator[list[Line]]:
+    check_files(files)
     if not files:
-        yield from lines_of(sys.stdin.buffer, json_field=None)
+        yield from lines_of(standard_input(), json_field=field)
     for path in files:
         with path.open("rb") as file:
-            yield from lines_of(file, json_field=field if path.suffix == ".jsonl" else None, source=str(path))
+            yield from lines_of(file, json_field=field_of(path, field), source=str(path))
 
 
 def _count(live: Traffic, router: CompiledRouter, alarm: Alarm, batches: Iterator[list[Line]]) -> None:

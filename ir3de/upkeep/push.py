@@ -97,9 +97,10 @@ def _compiled(artifact: Artifact) -> dict[str, bytes]:
         out.print("its compiled form is missing or out of date: compiling it, which takes some seconds", soft_wrap=True)
         where = compile_router(str(folder))
     made_from = {"identity": artifact.config["identity"], "router_sha256": artifact.sha256(ROUTER)}
-    if compiled.read_config(where)["source"] != made_from:
+    stored = compiled.stored_files(where)
+    if json.loads(stored[compiled.CONFIG])["source"] != made_from:
         raise ValueError(f"The router in `{folder}` was changed while it was being pushed. Push it again.")
-    return {f"{compiled.FOLDER}/{name}": content for name, content in compiled.stored_files(where).items()}
+    return {f"{compiled.FOLDER}/{name}": content for name, content in stored.items()}
 
 
 def _standings(folder: Path, identity: str) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:

@@ -5,11 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 
+from ir3de.compiling import calibrate as calibrating
 from ir3de.compiling.calibrate import fit_calibration, reliability
 from ir3de.compiling.router import compile_router
 from ir3de.functional.calibration import Calibration
 from ir3de.routers import NaiveBayesRouter, RidgeRouter, load_closed_form
 from ir3de.serving import CompiledRouter
+from ir3de.serving.artifact import read_config
 from tests.helpers.counts import share, statistics
 from tests.helpers.text import embeddings, word_tokenizer
 
@@ -72,6 +74,86 @@ def test_confidence_is_right_before_and_after_experts_come_and_go(tmp_path, make
     loaded.remove_expert("a")
     loaded.save_pretrained(tmp_path)
     assert held_out_error(compile_router(str(tmp_path)))[0] <= 0.03
+
+
+def naive_bayes(*, experts=4):
+    router = NaiveBayesRouter(tokenizer=word_tokenizer(WORDS), smoothing=0.1)
+    router.fit(statistics({name: made_share(i) for i, name in enumerate(NAMES[:experts])}, num_words=WORDS))
+    return router
+
+
+@pytest.fixture
+def fitted_on(monkeypatch):
+    """Return what calibrations are fitted on, with the most sequences and scores that they take set."""
+    given = []
+
+    def fit(*rows):
+        given.append(rows)
+        return fit_calibration(*rows)
+
+    def most(sequences, entries):
+        monkeypatch.setattr(calibrating, "_SEQUENCES", sequences)
+        monkeypatch.setattr(calibrating, "_ENTRIES", entries)
+        return given
+
+    monkeypatch.setattr(calibrating, "fit_calibration", fit)
+    return most
+
+
+@pytest.mark.parametrize("sequences, entries, taken", [
+    (20_000, 1 << 23, [400] * 4),  # all, as it is
+    (600, 1 << 23, [134] * 4),  # every third
+    (600, 4000, [100] * 4),  # every fourth, since 134 with a copy each would be too many
+    (600, 100, [3] * 4),
+    (1, 1, [1] * 4),
+])  # fmt: skip
+def test_of_many_sequences_some_are_taken(tmp_path, fitted_on, sequences, entries, taken):
+    rows = fitted_on(sequences, entries)
+    naive_bayes().save_pretrained(tmp_path)
+    config = read_config(compile_router(str(tmp_path)))
+    scores_NE, _, expert_N, weight_N = rows[0]
+    assert np.bincount(expert_N[weight_N == 1]).tolist() == taken
+    assert config["calibration"]["sequences"] == sum(taken)
+    assert scores_NE.size <= max(entries, 2 * 4 * sum(taken)), "a copy of each at least"
+    assert weight_N.sum() == pytest.approx(1.1 * sum(taken), rel=0.1), "those of one token to three have no copies"
+    if entries == 1 << 23:
+        assert len(rows[0][0]) > 2.5 * sum(taken), "every half"
+
+
+def test_each_length_of_a_copy_has_its_turn(tmp_path, fitted_on):
+    rows = fitted_on(600, 4000)
+    naive_bayes().save_pretrained(tmp_path)
+    compile_router(str(tmp_path))
+    _, tokens_N, _, weight_N = rows[0]
+    copies_N = tokens_N[weight_N < 1]
+    assert len(copies_N) <= (weight_N == 1).sum(), "one of each"
+    assert set(copies_N.tolist()) >= set(range(2, 20)), "whole ones have up to 40 tokens"
+    assert (copies_N < 10).sum() > 100
+
+
+def test_confidence_is_right_from_some_of_the_sequences(tmp_path, fitted_on):
+    rows = fitted_on(600, 4000)
+    naive_bayes(experts=3).save_pretrained(tmp_path)
+    first = held_out_error(compile_router(str(tmp_path)))
+    assert first[0] <= 0.03
+    for change in (lambda one: one.add_expert("d", made_share(3)), lambda one: one.remove_expert("d")):
+        loaded = load_closed_form(tmp_path)
+        change(loaded)
+        loaded.save_pretrained(tmp_path)
+        last = held_out_error(compile_router(str(tmp_path)))
+        assert last[0] <= 0.03
+    assert last == first
+    assert all(scores_NE.size <= 4000 for scores_NE, *_ in rows)
+
+
+def test_a_fit_in_parts_is_the_fit_of_the_whole(monkeypatch):
+    draw = np.random.default_rng(4)
+    given = draw.normal(size=(500, 3)), draw.integers(1, 50, 500), draw.integers(0, 3, 500), draw.random(500)
+    whole = fit_calibration(*given)
+    monkeypatch.setattr(calibrating, "_AT_ONCE", 100)
+    parts = fit_calibration(*given)
+    assert parts[:2] == pytest.approx(whole[:2], rel=1e-6)
+    assert parts.shifts == pytest.approx(whole.shifts, rel=1e-6)
 
 
 @pytest.mark.parametrize("true", [

@@ -13,7 +13,7 @@ from rich.console import Console
 from ir3de.compiling.router import compile_router
 from ir3de.serving import CompiledRouter, Window
 from ir3de.serving.alarm import Alarm
-from ir3de.serving.explain import explain, in_terminal
+from ir3de.serving.explain import NO_PIECE, Explanation, explain, in_terminal
 from ir3de.serving.explain_page import page
 from tests.serving.routers import KINDS, byte_pair_router, saved
 
@@ -50,6 +50,36 @@ def test_the_pieces_are_the_text_that_was_read(over_bytes):
     assert "".join(one.pieces) == text
     assert len(one.pieces) == one.route.tokens == len(one.contribution_TE)
     assert "" in one.pieces, "the bytes of the emoji are several tokens"
+
+
+def test_what_has_no_character_of_its_own_is_apart_from_every_piece(over_bytes):
+    router = CompiledRouter.load(over_bytes)
+    one = explain(router, "a · b 🙂 · 🙂")
+    assert {"", " ·"} <= set(one.pieces)
+    expert = one.best_experts()[0]
+    above_T = (one.contribution_TE[:, expert] - one.contribution_TE.mean(axis=1)) / one.divisor
+    pieces = ["·" if piece == " ·" else piece for piece in one.pieces]  # as it is a piece elsewhere
+    told = dict(dataclasses.replace(one, pieces=pieces).telling(expert))
+    for piece in ("", "·"):
+        total = above_T[[other == piece for other in pieces]].sum()
+        assert told.get(piece, 0) == pytest.approx(max(total, 0))
+    console = Console(file=io.StringIO(), width=1000)
+    console.print(*in_terminal(one), sep="\n")
+    assert f"{NO_PIECE} +" in console.file.getvalue()
+    assert f"<span>{NO_PIECE}&nbsp;+" in page([one])
+
+
+@pytest.mark.parametrize("window, read", [
+    (None, "🙂 hello \ufffd."),
+    (Window("last", 4, "tokens"), "\ufffd."),
+    (Window("ends", 8, "characters"), "🙂 ho \ufffd."),
+])  # fmt: skip
+def test_halves_of_a_character_are_shown_as_they_are_read(over_bytes, window, read):
+    text = "\ud83d\ude42 hello \ud83d."
+    router = CompiledRouter.load(over_bytes, window=window)
+    one = explain(router, text)
+    assert "".join(one.pieces) == read
+    assert np.array_equal(one.route.scores, router.route(text).scores)
 
 
 @pytest.mark.parametrize("window, gap", [
@@ -114,6 +144,15 @@ def test_it_says_who_answers_why_and_how_unusual_the_prompt_is(tmp_path, bounds,
         share = f"p-value {p_value:.3g} ({100 * p_value:.3g}% of the validation sequences are at least so unusual)"
         assert share in terminal
         assert share in content
+
+
+def test_a_page_is_made_in_time_that_grows_with_the_tokens_and_not_their_square(over_bytes, monkeypatch):
+    looked = []
+    for name, before in (("weight_T", Explanation.weight_T), ("best_experts", Explanation.best_experts)):
+        monkeypatch.setattr(Explanation, name, lambda self, before=before: looked.append(1) or before(self))
+    one = explain(CompiledRouter.load(over_bytes), "one two three " * 20)
+    page([one, one])
+    assert len(looked) == 4, "once for a prompt each, not for a token"
 
 
 def test_the_page_stands_alone_and_runs_nothing(over_bytes):

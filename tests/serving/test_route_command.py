@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ir3de.compiling.router import compile_router
 from ir3de.route_command import main, route
 from ir3de.routers import load_router
 from ir3de.serving import CompiledRouter
@@ -20,26 +19,6 @@ PROGRAM = (
     "import resource, sys; from ir3de.route_command import route; status = route(sys.argv[1:]);"
     "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(status)"
 )
-
-
-@pytest.fixture(scope="module")
-def router(tmp_path_factory):
-    folder = saved(tmp_path_factory.mktemp("router") / "router", "entropy_top_7")
-    compile_router(str(folder))
-    return str(folder)
-
-
-@pytest.fixture
-def run(router, monkeypatch, capsysbinary):
-    """Run the command on the fixture's router; return its status, its objects and what it said."""
-
-    def run(*arguments, stdin=b"", folder=router):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        status = route(["--router", folder, *arguments])
-        out, said = capsysbinary.readouterr()
-        return status, [json.loads(line) for line in out.splitlines()], said.decode()
-
-    return run
 
 
 def process(router, *arguments, program=PROGRAM):
@@ -60,59 +39,6 @@ def test_texts_are_routed_as_the_router_does(router, run):
     fields = ["expert", "highest", "confidence", "scores", "tokens", "window", "p_value", "none_because"]
     assert all(list(row) == fields and row["p_value"] is row["none_because"] is None for row in rows)
     assert list(rows[0]["scores"]) == list(loaded.expert_names)
-
-
-@pytest.mark.parametrize("end", ["", "\n"], ids=["no end of line", "end of line"])
-def test_a_prompt_a_line_and_an_answer_a_line(router, run, end):
-    texts = [" ".join(f"w{i}" for i in ids) for ids in random_prompts(300)]
-    status, rows, _ = run(stdin=("\n".join(texts) + end).encode())
-    assert status == 0
-    assert [row["expert"] for row in rows] == load_router(router).route(texts).names
-
-
-def test_lines_of_windows_are_read_without_their_carriage_return(run):
-    _, rows, _ = run(stdin=b"w1 w2\r\nw1 w2\n")
-    assert rows[0] == rows[1]
-
-
-def test_lines_that_are_no_prompts_keep_their_place_and_are_counted(run):
-    status, rows, said = run(stdin=b"w1\n\nw2 \xff\xfe\n   \nw3")
-    assert status == 1
-    assert [row.get("error") for row in rows] == [None, "without a token", None, "without a token", None]
-    assert [row["expert"] is None for row in rows] == [False, True, False, True, False]
-    assert [row.get("replaced", False) for row in rows] == [False, False, True, False, False]
-    assert "2 of 5 prompts were not routed: 2 without a token" in said
-    assert "1 of 5 prompts had what is no UTF-8" in said
-
-
-def test_json_lines_that_are_no_prompts_keep_their_place_and_are_counted(run):
-    lines = [
-        b'{"q": "w1"}',
-        b"nonsense",
-        b"",
-        b'{"q": 3}',
-        b'["w1"]',
-        b'{"p": "w1"}',
-        b'{"q": "\\ud800 w2"}',
-        b"[" * 9999,
-    ]
-    status, rows, said = run("--field", "q", stdin=b"\n".join(lines))
-    missing = "without a string in `q`"
-    assert status == 1
-    assert [row.get("error") for row in rows] == [
-        None, "not JSON", "without a token", missing, missing, missing, None, "not JSON",
-    ]  # fmt: skip
-    assert rows[6]["replaced"] is True
-    assert f"6 of 8 prompts were not routed: 2 not JSON, 3 {missing}, 1 without a token" in said
-
-
-def test_files_are_prompts_and_jsonl_files_have_some(run, tmp_path):
-    (tmp_path / "one.txt").write_text("w1 w2\nw3")
-    (tmp_path / "more.jsonl").write_text('{"text": "w4"}\n{"text": "w5 w6"}\n')
-    _, rows, _ = run("--files", str(tmp_path / "one.txt"), str(tmp_path / "more.jsonl"))
-    assert [(Path(row["source"]).name, row["tokens"]) for row in rows] == [
-        ("one.txt", 3), ("more.jsonl", 1), ("more.jsonl", 2),
-    ]  # fmt: skip
 
 
 def test_a_window_and_a_threshold_are_reported(run):
@@ -155,16 +81,37 @@ def test_a_router_that_can_have_no_alarm_is_refused(run, tmp_path):
     (("w1", "--window", "first"), "and 0 sizes"),
     (("w1", "--window-tokens", "5"), "--window None"),
     (("w1", "--window", "first", "--window-tokens", "5", "--window-characters", "5"), "and 2 sizes"),
-    (("--files", "nowhere.txt"), "nowhere.txt"),
+    (("--files", "nowhere.txt"), "at `nowhere.txt`, but there is none"),
+    (("--files", str(ROOT)), "is a folder"),
+    (("--files", "{tmp}/a.jsonl.gz"), "`.*/a.jsonl.gz` is compressed. .* `gzip -dc` gives"),
+    (("--field", "q", "--files", "{tmp}/A.ZST"), "`.*/A.ZST` is compressed. .* `zstd -dc` gives"),
     (("w1", "--fallback", "law"), "Give a threshold, or an alarm above 0"),
     (("w1", "--fallback", "law", "--alarm", "0"), "Give a threshold, or an alarm above 0"),
     (("", "--explain"), "Text 1 cannot be explained. Expected at least one token"),
     (("w1", "--alarm", "1"), "at least 0 and below 1"),
     (tuple(["w1"] * 101 + ["--explain"]), "at most 100 prompts"),
 ])  # fmt: skip
-def test_what_does_not_go_together_is_said_in_a_sentence(run, arguments, message):
+def test_what_does_not_go_together_is_said_in_a_sentence(run, tmp_path, arguments, message):
+    for name in ("a.jsonl.gz", "A.ZST"):
+        (tmp_path / name).write_bytes(b"\x1f\x8b")
     with pytest.raises((ValueError, OSError), match=message):
-        run(*arguments)
+        run(*(one.replace("{tmp}", str(tmp_path)) for one in arguments))
+
+
+@pytest.mark.parametrize("closed, message", [
+    ("stdin", "Expected prompts on standard input, but it is closed"),
+    ("stdout", "Expected standard output for the answers, but it is closed"),
+])  # fmt: skip
+def test_closed_input_or_output_is_said_in_a_sentence(router, monkeypatch, closed, message):
+    monkeypatch.setattr(sys, closed, None)  # as Python starts with `<&-` or `>&-`
+    with pytest.raises(ValueError, match=message):
+        route(["--router", router])
+
+
+def test_with_standard_error_closed_the_answers_are_alone(router, monkeypatch, capsysbinary):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert route(["--router", router, "w1", "--threshold", "1"]) == 0
+    assert [json.loads(line)["tokens"] for line in capsysbinary.readouterr().out.splitlines()] == [1]
 
 
 def test_a_mistake_ends_the_program_with_a_sentence_and_status_1(tmp_path, capsys):

@@ -84,6 +84,24 @@ def test_saved_counts_add_up_and_can_be_compared_with(run, write, tmp_path):
     assert found["p_value"] > 0.01
 
 
+@pytest.mark.parametrize("name", ["live.txt", "live.jsonl"])
+def test_ends_of_lines_of_windows_are_no_drift(run, write, name):
+    path = write(name, new_prompts(50))
+    expected = run(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert run(path) == expected
+
+
+def test_a_field_is_that_of_all_lines(run, write, tmp_path, monkeypatch):
+    path = write("live.jsonl", new_prompts(50))
+    expected = run(path)
+    content = path.read_bytes().replace(b'"text"', b'"q"')
+    (tmp_path / "live.ndjson").write_bytes(content)
+    assert run("--field", "q", tmp_path / "live.ndjson") == expected
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
+    assert run("--field", "q") == expected
+
+
 def test_prompts_from_a_pipe(run, write, monkeypatch):
     content = write("live.txt", new_prompts(50)).read_bytes()
     monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
@@ -168,9 +186,15 @@ def test_damaged_counts_are_refused_by_name(run, write, tmp_path, place, flip):
         run(path)
 
 
-def test_a_missing_file_is_named(run, tmp_path):
+def test_what_no_prompts_can_be_read_from_is_named(run, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="live.jsonl"):
         run(tmp_path / "live.jsonl")
+    (tmp_path / "live.jsonl.gz").touch()
+    with pytest.raises(ValueError, match="`.*/live.jsonl.gz` is compressed"):
+        run(tmp_path / "live.jsonl.gz")
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="standard input, but it is closed"):
+        run()
 
 
 def test_names_are_the_routers(run, write):
