@@ -24,7 +24,8 @@ NAMES = {
 # Texts of a domain that these learn. Their vectors mean nothing, so that only their time counts; few make them fast.
 AT_MOST = {"aurelio_free_few": 10, "deberta_small": 1, "deberta_large": 1}
 OF_DOCUMENTS = ("kolmo", "kolmo_one_size")  # learn whole documents, the others passages
-_WORKER = Path(__file__).parent / "rivals" / "worker.py"
+_HERE = Path(__file__).parent
+_WORKER = _HERE / "rivals" / "worker.py"
 
 
 class Rival:
@@ -40,7 +41,9 @@ class Rival:
     def __init__(self, name: str, python: str, texts: Texts, log: Path, vectors: Path | None = None) -> None:
         self.name = name
         self._log = log
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(_HERE),
+        }  # fmt: skip
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
                 [python, str(_WORKER), name, *([] if vectors is None else [str(vectors)])], stdin=subprocess.PIPE,

@@ -7,7 +7,7 @@ import accuracy
 import numpy as np
 import pytest
 import rival
-from rivals import worker
+from rivals import base, dictionaries, encoders
 
 FAKE_WORKER = """
 import json, sys
@@ -88,13 +88,13 @@ def test_rivals_learn_documents_or_passages_and_few_where_only_time_counts(monke
 def test_vectors_are_encoded_once_and_cost_every_rival_their_time(monkeypatch, tmp_path):
     encoded = []
     clock = iter(range(0, 10**12, 7 * 10**9))  # every look at it is seven seconds later
-    monkeypatch.setattr(worker.time, "perf_counter_ns", lambda: next(clock))
+    monkeypatch.setattr(base.time, "perf_counter_ns", lambda: next(clock))
 
     def encode(some):
         encoded.append(list(some))
         return np.array([[len(one), 1.0] for one in some])
 
-    first, second = worker.Kept(tmp_path), worker.Kept(tmp_path)
+    first, second = base.Kept(tmp_path), base.Kept(tmp_path)
     vectors = first.vectors(encode, ["a", "bcd"])
     np.testing.assert_array_equal(second.vectors(encode, ["a", "bcd"]), vectors)
     assert encoded == [["a", "bcd"]]
@@ -102,9 +102,9 @@ def test_vectors_are_encoded_once_and_cost_every_rival_their_time(monkeypatch, t
     second.vectors(encode, ["a", "bce"])  # other texts
     assert len(encoded) == 2
 
-    class Learner(worker.EncoderKNN):
+    class Learner(encoders.EncoderKNN):
         def __init__(self):
-            self._encoder, self._rows, self.kept = encode, {}, worker.Kept(tmp_path)
+            self._encoder, self._rows, self.kept = encode, {}, base.Kept(tmp_path)
 
     assert Learner().answer("add", ["x", ["a", "bcd"]]) == 7.0 + 7.0  # what it took itself, and what was spent before
     assert len(encoded) == 2
@@ -127,7 +127,7 @@ def test_one_size_of_dictionaries_is_chosen_on_held_out_training_text():
             self.asked.append(text)
             return SimpleNamespace(winner=text[0] if self.size == 16_000 else "a")
 
-    class Chosen(worker.KolmoOneSize):
+    class Chosen(dictionaries.KolmoOneSize):
         def __init__(self):
             self._new = Router
 
@@ -136,7 +136,7 @@ def test_one_size_of_dictionaries_is_chosen_on_held_out_training_text():
     one.train(documents)
     assert one.settings() == {"dictionary_bytes": 16_000}
     *tried, chosen = made
-    assert [router.size for router in tried] == list(worker.SIZES)
+    assert [router.size for router in tried] == list(dictionaries.SIZES)
     assert chosen.size == 16_000
     assert chosen.learned == documents
     for router in tried:
