@@ -29,13 +29,17 @@ class Shares(NamedTuple):
         variance_X: Array = (self.error_GX**2).sum(axis=0)
         return variance_X
 
-    def picked(self, places: Array) -> "Shares":
-        """Return some of the shares as they are, and the sum of all others as the last one."""
-        rest = np.ones(len(self.share_X), dtype=bool)
-        rest[places] = False
-        share_X = np.append(self.share_X[places], self.share_X[rest].sum())
-        error_GX = np.concatenate([self.error_GX[:, places], self.error_GX[:, rest].sum(axis=1, keepdims=True)], axis=1)
-        return Shares(share_X, error_GX)
+
+class Difference(NamedTuple):
+    """How far two samples are apart (``distance``), and what chance has to do with it.
+
+    ``by_chance`` of the distance is what samples of one distribution would have on average, and ``p_value`` is how
+    often chance takes them as far apart.
+    """
+
+    distance: float
+    by_chance: float
+    p_value: float
 
 
 def shares(counts_GX: Array, totals_GX: Array) -> Shares:
@@ -59,37 +63,88 @@ def distance(one_X: Array, other_X: Array) -> float:
     return float(0.5 * ((one_X - other_X) ** 2 / np.where(total_X > 0, total_X, 1)).sum())
 
 
-def distance_by_chance(one: Shares, other: Shares) -> float:
-    """Return what ``distance`` would be on average if both samples came from one distribution."""
-    total_X = one.share_X + other.share_X
-    variance_X = one.variance_X + other.variance_X
-    return float(0.5 * (variance_X / np.where(total_X > 0, total_X, 1)).sum())
+def distance_by_chance(sample: Shares, fixed_X: Array) -> float:
+    """Return what ``distance`` from ``fixed_X`` would be on average if the sample were drawn from it."""
+    total_X = sample.share_X + fixed_X
+    return float(0.5 * (sample.variance_X / np.where(total_X > 0, total_X, 1)).sum())
 
 
-def same_distribution(one: Shares, other: Shares, *, draws: int = DRAWS, seed: int = 0) -> float:
-    """Return the p-value of ``distance``: how often chance alone takes two samples as far apart.
+def difference(one_GX: Array, other_GX: Array, *, draws: int = DRAWS, seed: int = 0) -> Difference:
+    """Return how far two samples are apart, and how often chance alone takes them as far.
 
-    Chance is drawn from the samples themselves: the sign of every group's error is thrown anew.
+    The counts ``(G, X)`` are grouped alike: the same prompt is in the same group of both samples, so that groups can be
+    exchanged between them. If both are of one distribution with the shares ``q``, estimated from both together, a group
+    with ``n`` counts is expected to have ``q n``. Let ``r`` be the counts above that, ``R`` the sum of the ``r`` of
+    ``one``, and ``w`` the samples' parts of all ``N`` counts. All ``r`` together sum to zero, so that ::
+
+        R = Σ f_g,  f_g = w_other r_one,g - w_one r_other,g,  R = w_one w_other N (p_one - p_other)
+
+    where every ``f_g`` is independent and of mean zero. For samples of one size, exchanging the two groups ``g`` turns
+    the sign of ``f_g``: thrown signs give a randomization test of ``T = Σ R² / q``. For others they give the wild
+    bootstrap of a degenerate U-statistic: ``T - Σ |f_g|²`` has products of different groups alone, whose mean is zero
+    and whose variance signs do not change, and ``Σ |f_g|²`` is the same in all. Nothing is estimated from one
+    sample alone, so that a count that the smaller one lacks is no certainty. That ``q`` is estimated takes
+    ``v a_g a_h / N`` from the mean of each product, with ``a`` as ``f`` but of the ``n``, and ``v = Σ |r|² / q`` for
+    each count (one degree of freedom less): it is added again.
     """
-    scale_X = 1 / np.sqrt(np.maximum(one.share_X + other.share_X, 1e-300))
-    observed = float((((one.share_X - other.share_X) * scale_X) ** 2).sum())
-    drawn_B = (_thrown(one, other, scale_X, draws, seed) ** 2).sum(axis=1)
-    return _p_value(drawn_B, observed)
+    present_X = (one_GX.sum(axis=0) + other_GX.sum(axis=0)) > 0
+    both = [counts_GX[:, present_X] for counts_GX in (one_GX, other_GX)]
+    size_GS = np.stack([counts_GX.sum(axis=1) for counts_GX in both], axis=1)
+    total_S, total = size_GS.sum(axis=0), int(size_GS.sum())
+    sums = [counts_GX.sum(axis=0) for counts_GX in both]
+    pooled_X = (sums[0] + sums[1]) / total
+    above = [(c_GX - pooled_X * n_G[:, None]) / np.sqrt(pooled_X) for c_GX, n_G in zip(both, size_GS.T, strict=True)]
+    weight = total_S[::-1] / total * [1, -1]
+    part_GX, size_G = weight[0] * above[0] + weight[1] * above[1], size_GS @ weight
+    squares = sum(float(np.vdot(one, one)) for one in above)
+    each = squares / (total - float((size_GS.astype(float) ** 2).sum()) / total)
+    product_GG = part_GX @ part_GX.T + each / total * np.outer(size_G, size_G)
+    sign_BG = _signs(draws, len(product_GG), seed)
+    observed = float(product_GG.sum())
+    apart = distance(sums[0] / total_S[0], sums[1] / total_S[1])
+    return Difference(
+        apart,
+        apart * float(np.trace(product_GG)) / observed if apart else 0.0,
+        _p_value(((sign_BG @ product_GG) * sign_BG).sum(axis=1) + 1e-12 * squares, observed),
+    )
 
 
-def z_scores(one: Shares, other: Shares) -> Array:
-    """Return how many standard errors each share of ``other`` is above that of ``one``; 0 where neither varies."""
-    error_X = np.sqrt(one.variance_X + other.variance_X)
-    z_X: Array = np.where(error_X > 0, (other.share_X - one.share_X) / np.where(error_X > 0, error_X, 1), 0.0)
-    return z_X
+def z_scores(one: Shares, other: Shares, sizes: tuple[int, int]) -> Array:
+    """Return how many standard errors each share of ``other`` is above that of ``one``; 0 where neither varies.
+
+    A sample that has hardly any of something varies little by chance, so that its own error says nothing: it is taken
+    to be no less than what the variance in both together gives for a sample of its size.
+    """
+    variances, total = (one.variance_X, other.variance_X), sum(sizes)
+    of_one_X = sum(size**2 / total * variance_X for size, variance_X in zip(sizes, variances, strict=True))
+    error_X = np.sqrt(sum(np.maximum(own_X, of_one_X / size) for own_X, size in zip(variances, sizes, strict=True)))
+    return _in_errors(other.share_X - one.share_X, error_X)
+
+
+def student_p_values(z_X: Array, freedom: int) -> Array:
+    """Return how often Student's t with ``freedom`` degrees is so far from 0, exact to some 1e-15.
+
+    By the finite series for integers (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    """
+    angle_X = np.arctan(np.abs(z_X) / np.sqrt(freedom))
+    square_X, odd = np.cos(angle_X) ** 2, freedom % 2
+    term_X = np.cos(angle_X) if odd else np.ones_like(angle_X)
+    sum_X = np.zeros_like(angle_X)
+    for k in range(odd + 1, freedom, 2):
+        sum_X += term_X
+        term_X = term_X * square_X * k / (k + 1)
+    within_X = np.sin(angle_X) * sum_X
+    p_X: Array = np.clip(1 - (2 / np.pi * (angle_X + within_X) if odd else within_X), 0, 1)
+    return p_X
 
 
 def each_the_same(one: Shares, other: Shares, *, draws: int = DRAWS, seed: int = 0) -> Array:
     """Return a p-value ``(X,)`` for each share, of a change of its size or more in any of them."""
     error_X = np.sqrt(one.variance_X + other.variance_X)
-    scale_X = np.where(error_X > 0, 1 / np.where(error_X > 0, error_X, 1), 0.0)
-    most_B = np.abs(_thrown(one, other, scale_X, draws, seed)).max(axis=1)
-    return np.array([_p_value(most_B, z) for z in np.abs(z_scores(one, other)).tolist()])
+    thrown_GX = _in_errors(np.concatenate([one.error_GX, other.error_GX]), error_X)
+    most_B = np.abs(_signs(draws, len(thrown_GX), seed) @ thrown_GX).max(axis=1)
+    z_X = _in_errors(other.share_X - one.share_X, error_X)
+    return np.array([_p_value(most_B, z) for z in np.abs(z_X).tolist()])
 
 
 def each_rate_the_same(counts_2X: Array, totals_2X: Array) -> Array:
@@ -132,13 +187,12 @@ def _rarities(counts: list[int], totals: list[int]) -> tuple[float, Array]:
     return float(rarity_K[min(max(counts[1], low), high) - low]), np.unique(rarity_K)
 
 
-def _thrown(one: Shares, other: Shares, scale_X: Array, draws: int, seed: int) -> Array:
-    """Return differences that chance alone makes, times ``scale_X``, ``(draws, X)``."""
-    draw = np.random.default_rng(seed)
-    error_GX = np.concatenate([one.error_GX, other.error_GX]) * scale_X
-    sign_BG = draw.choice(np.array([-1.0, 1.0]), size=(draws, len(error_GX)))
-    thrown_BX: Array = sign_BG @ error_GX
-    return thrown_BX
+def _in_errors(value_X: Array, error_X: Array) -> Array:
+    return np.where(error_X > 0, value_X / np.where(error_X > 0, error_X, 1), 0.0)
+
+
+def _signs(draws: int, groups: int, seed: int) -> Array:
+    return np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), size=(draws, groups))
 
 
 def _p_value(drawn_B: Array, observed: float) -> float:

@@ -1,17 +1,19 @@
 """What changed between earlier and live prompts: the experts' shares, unusual prompts, and tokens; NumPy alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ir3de.functional.drift import (
     Shares,
+    difference,
     distance,
     distance_by_chance,
     each_rate_the_same,
     each_the_same,
-    same_distribution,
     shares,
+    student_p_values,
     z_scores,
 )
 from ir3de.serving.alarm import Alarm
@@ -20,9 +22,9 @@ from ir3de.serving.traffic import GROUPS, Traffic
 Array = np.ndarray
 LEAST = 100  # prompts of a sample: with fewer, chance explains nearly everything
 _LEAST_GROUPS = GROUPS // 2  # that have some: so many different prompts are in nearly all groups
-_TESTED = 4_000  # the most frequent tokens; the others are tested as one
 _MENTIONED = 20  # tokens
-_CERTAIN = 4.0  # standard errors that a token's share must have changed by to be mentioned
+_LEAST_SPREAD = 20  # groups of both samples that a token has to be in: fewer of them can be a few prompts
+_LEVEL = 0.05  # how often a token is mentioned, whichever it is, where nothing changed
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,16 @@ def compare(earlier: Traffic, live: Traffic, alarm: Alarm) -> Drift:
                 f" {traffic.prompts} are a few that came again and again, in {groups}. Collect others."
             )
     tokens = [_token_shares(traffic) for traffic in (earlier, live)]
-    frequent = _frequent(earlier, live)
-    tested = [one.picked(frequent) for one in tokens]
+    found = difference(earlier.tokens_GV, live.tokens_GV)
     return Drift(
         prompts=(earlier.prompts, live.prompts),
         tokens=(earlier.tokens, live.tokens),
-        distance=distance(tested[0].share_X, tested[1].share_X),
-        by_chance=distance_by_chance(*tested),
-        p_value=same_distribution(*tested),
+        distance=found.distance,
+        by_chance=found.by_chance,
+        p_value=found.p_value,
         from_training=(_from_training(earlier, tokens[0], alarm), _from_training(live, tokens[1], alarm)),
         experts=_experts(earlier, live),
-        telling=_telling(tokens[0], tokens[1], frequent),
+        telling=_telling(earlier, live, tokens),
     )
 
 
@@ -110,17 +111,10 @@ def _token_shares(traffic: Traffic) -> Shares:
     return shares(traffic.tokens_GV, traffic.tokens_GV.sum(axis=1, keepdims=True))
 
 
-def _frequent(earlier: Traffic, live: Traffic) -> Array:
-    share_V = sum(one.tokens_GV.sum(axis=0) / one.tokens for one in (earlier, live))
-    order_V = np.argsort(-np.asarray(share_V), kind="stable")[:_TESTED]
-    return np.sort(order_V[np.asarray(share_V)[order_V] > 0])
-
-
 def _from_training(traffic: Traffic, tokens: Shares, alarm: Alarm) -> float:
     """Return the distance from the training counts, which no group's chance is in, less the sample's own chance."""
     expected_V = alarm.share_under(traffic.prompts_GE.sum(axis=0) / traffic.prompts)
-    fixed = Shares(expected_V, np.zeros((1, len(expected_V))))
-    return distance(tokens.share_X, expected_V) - distance_by_chance(tokens, fixed)
+    return distance(tokens.share_X, expected_V) - distance_by_chance(tokens, expected_V)
 
 
 def _experts(earlier: Traffic, live: Traffic) -> list[ExpertDrift]:
@@ -148,13 +142,19 @@ def _known(unusual: Shares, prompts_E: Array, expert: int) -> float | None:
     return float(unusual.share_X[expert]) if prompts_E[expert] else None
 
 
-def _telling(earlier: Shares, live: Shares, frequent: Array) -> list[TokenDrift]:
-    """Return the tokens that add most to the distance among those whose change is no chance."""
-    z_V = z_scores(earlier, live)
-    total_V = earlier.share_X + live.share_X
-    part_V = (live.share_X - earlier.share_X) ** 2 / np.where(total_V > 0, total_V, 1)
-    certain = frequent[np.abs(z_V[frequent]) >= _CERTAIN]
+def _telling(earlier: Traffic, live: Traffic, tokens: Sequence[Shares]) -> list[TokenDrift]:
+    """Return the tokens that add most to the distance among those whose change is no chance.
+
+    Each of the tested tokens has its part of the level (Bonferroni), as Student's t with the degrees of freedom of the
+    sample in fewer groups. Which are tested does not depend on which sample they are in.
+    """
+    then_V, now_V = (one.share_X for one in tokens)
+    z_V = z_scores(tokens[0], tokens[1], sizes=(earlier.tokens, live.tokens))
+    freedom = min(int(one.tokens_GV.any(axis=1).sum()) for one in (earlier, live)) - 1
+    total_V = then_V + now_V
+    part_V = (now_V - then_V) ** 2 / np.where(total_V > 0, total_V, 1)
+    spread_V = sum((one.tokens_GV > 0).sum(axis=0) for one in (earlier, live))
+    tested = np.flatnonzero(np.asarray(spread_V) >= _LEAST_SPREAD)
+    certain = tested[student_p_values(z_V[tested], freedom) * len(tested) <= _LEVEL]
     most = certain[np.argsort(-part_V[certain], kind="stable")[:_MENTIONED]]
-    return [
-        TokenDrift(int(v), (float(earlier.share_X[v]), float(live.share_X[v])), float(z_V[v])) for v in most.tolist()
-    ]
+    return [TokenDrift(int(v), (float(then_V[v]), float(now_V[v])), float(z_V[v])) for v in most.tolist()]

@@ -1,19 +1,22 @@
 """Distances against plain formulas, and errors of the first kind where tokens come in bursts."""
 
+import itertools
 import time
 
 import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, fisher_exact, hypergeom, kstest
+from scipy.stats import t as students_t
 
 from ir3de.functional.drift import (
     Shares,
+    difference,
     distance,
     distance_by_chance,
     each_rate_the_same,
     each_the_same,
-    same_distribution,
     shares,
+    student_p_values,
     z_scores,
 )
 
@@ -24,8 +27,12 @@ def _bursty(draw, base_V, *, prompts=400, concentration=6.0):
     """Return the counts of groups of prompts, each of which says few things often."""
     p_NV = draw.dirichlet(base_V * concentration, size=prompts)
     counts_NV = np.stack([draw.multinomial(int(draw.integers(5, 60)), p_V) for p_V in p_NV])
-    counts_GV = np.zeros((GROUPS, len(base_V)), dtype=np.int64)
-    np.add.at(counts_GV, draw.integers(0, GROUPS, size=prompts), counts_NV)
+    return _grouped(counts_NV, draw.integers(0, GROUPS, size=prompts))
+
+
+def _grouped(counts_NV, group_N):
+    counts_GV = np.zeros((GROUPS, counts_NV.shape[1]), dtype=np.int64)
+    np.add.at(counts_GV, group_N, counts_NV)
     return counts_GV
 
 
@@ -133,11 +140,60 @@ def test_what_one_sample_has_none_of_takes_no_part():
     assert found.tolist() == [known[0], 1, 1]
 
 
-def test_the_rest_is_one_share(draw):
-    whole = _shares(draw.integers(0, 9, size=(GROUPS, 6)))
-    picked = whole.picked(np.array([1, 4]))
-    assert picked.share_X == pytest.approx([*whole.share_X[[1, 4]], whole.share_X[[0, 2, 3, 5]].sum()])
-    assert picked.error_GX[:, -1] == pytest.approx(-picked.error_GX[:, :-1].sum(axis=1))
+def _spread(one_V, other_V):
+    """Return the sum of squared differences of shares, each divided by the share in both together."""
+    pooled_V = (one_V + other_V) / (one_V.sum() + other_V.sum())
+    return ((one_V / one_V.sum() - other_V / other_V.sum()) ** 2 / np.maximum(pooled_V, 1e-300)).sum()
+
+
+def test_samples_of_one_size_are_tested_as_exchanging_their_groups_does(draw):
+    """Against all 128 exchanges of seven groups of 30 counts each, every statistic from the exchanged counts anew."""
+    one_GX, other_GX = (draw.multinomial(30, draw.dirichlet(np.full(9, 2.0)), size=7) for _ in range(2))
+    observed = _spread(one_GX.sum(axis=0), other_GX.sum(axis=0))
+    exchanged = [
+        _spread(np.where(take_G1, one_GX, other_GX).sum(axis=0), np.where(take_G1, other_GX, one_GX).sum(axis=0))
+        for take_G1 in (np.array(take)[:, None] for take in itertools.product([True, False], repeat=7))
+    ]
+    exact = np.mean(np.array(exchanged) >= observed * (1 - 1e-12))
+    assert difference(one_GX, other_GX, draws=40_000).p_value == pytest.approx(exact, abs=0.01)
+
+
+@pytest.mark.parametrize("change, at_most", [(0.0, 0.12), (0.12, 0.02)])
+def test_samples_of_other_sizes_are_tested_as_permuting_prompts_does(draw, change, at_most):
+    base_V, apart = draw.dirichlet(np.ones(TOKENS)), []
+    changed_V = (1 - change) * base_V + change * np.eye(TOKENS)[5]
+    for _ in range(12):
+        p_NV = np.concatenate([draw.dirichlet(6 * p_V, size=n) for p_V, n in ((base_V, 400), (changed_V, 100))])
+        counts_NV = np.stack([draw.multinomial(int(draw.integers(5, 60)), p_V) for p_V in p_NV])
+        group_N = draw.integers(0, GROUPS, size=500)
+        ours = difference(_grouped(counts_NV[:400], group_N[:400]), _grouped(counts_NV[400:], group_N[400:])).p_value
+        observed, total_V = _spread(counts_NV[:400].sum(axis=0), counts_NV[400:].sum(axis=0)), counts_NV.sum(axis=0)
+        live = [counts_NV[draw.permutation(500)[:100]].sum(axis=0) for _ in range(400)]
+        apart.append(ours - np.mean([_spread(total_V - some_V, some_V) >= observed for some_V in live]))
+    assert np.abs(apart).mean() < at_most
+    assert abs(np.mean(apart)) < at_most / 2
+
+
+@pytest.mark.parametrize("times", [1, 2, 7])
+def test_a_sample_is_as_itself_however_often(draw, times):
+    counts_GV = _bursty(draw, draw.dirichlet(np.ones(TOKENS)), prompts=100)
+    found = difference(counts_GV, times * counts_GV)
+    assert found.distance < 1e-30
+    assert found.p_value == 1
+
+
+def test_prompts_that_come_again_in_both_samples_are_in_their_groups(draw):
+    """Groups differ by what is in them, and those of both samples alike, so that chance is less than that."""
+    kinds_KV = np.stack([draw.multinomial(30, draw.dirichlet(np.ones(TOKENS) / 4)) for _ in range(40)])
+    group_K, p, made, by_chance = draw.integers(0, GROUPS, size=40), [], [], []
+    for _ in range(200):
+        kinds = [draw.integers(0, 40, size=prompts) for prompts in (1_000, 300)]
+        found = difference(*(_grouped(kinds_KV[some], group_K[some]) for some in kinds), draws=400)
+        p.append(found.p_value)
+        made.append(found.distance)
+        by_chance.append(found.by_chance)
+    assert kstest(p, "uniform").pvalue > 0.01
+    assert np.mean(by_chance) == pytest.approx(np.mean(made), rel=0.1)
 
 
 def test_p_values_are_uniform_where_tokens_come_in_bursts_and_nothing_changed(draw):
@@ -146,11 +202,25 @@ def test_p_values_are_uniform_where_tokens_come_in_bursts_and_nothing_changed(dr
     ours, plain = [], []
     for _ in range(150):
         one, other = _bursty(draw, base_V), _bursty(draw, base_V, prompts=250)
-        ours.append(same_distribution(_shares(one), _shares(other), draws=400))
+        ours.append(difference(one, other, draws=400).p_value)
         plain.append(chi2_contingency(np.stack([one.sum(axis=0), other.sum(axis=0)]) + 1).pvalue)
     assert kstest(ours, "uniform").pvalue > 0.01
     assert np.mean(np.array(ours) <= 0.05) < 0.1
     assert np.mean(np.array(plain) <= 0.05) > 0.9
+
+
+def test_a_few_long_prompts_are_no_change(draw):
+    """Shares that are estimated from both samples are close to a group that has much of both."""
+    common_V, found = 1 / np.arange(1, 3_001), 0
+    for _ in range(120):
+        counts = np.zeros((2, GROUPS, 3_000), dtype=np.int64)
+        for sample, group in enumerate(draw.integers(0, GROUPS, size=(2, 100))):
+            for g in group.tolist():
+                size = int(min(2_000, 5 + 20 * draw.pareto(1.2)))
+                some = draw.choice(3_000, size=max(1, size // 4), p=common_V / common_V.sum())
+                np.add.at(counts[sample, g], draw.choice(some, size=size), 1)
+        found += difference(*counts, draws=400).p_value <= 0.05
+    assert found <= 12  # 6 on average; more than 12 once in 200
 
 
 def test_each_p_value_allows_for_all(draw):
@@ -162,20 +232,29 @@ def test_each_p_value_allows_for_all(draw):
     assert 0.01 <= np.mean(np.array(least) <= 0.05) <= 0.1  # one in twenty pairs, not one in twenty shares
 
 
-def test_the_distance_by_chance_is_the_mean_of_what_chance_makes(draw):
+@pytest.mark.parametrize("prompts", [400, 120])
+def test_the_distance_by_chance_is_the_mean_of_what_chance_makes(draw, prompts):
     base_V = draw.dirichlet(np.ones(TOKENS))
-    pairs = [[_shares(_bursty(draw, base_V)) for _ in range(2)] for _ in range(60)]
-    made = np.mean([distance(one.share_X, other.share_X) for one, other in pairs])
-    assert np.mean([distance_by_chance(*pair) for pair in pairs]) == pytest.approx(made, rel=0.1)
+    found = [difference(_bursty(draw, base_V), _bursty(draw, base_V, prompts=prompts), draws=10) for _ in range(60)]
+    made = np.mean([one.distance for one in found])
+    assert np.mean([one.by_chance for one in found]) == pytest.approx(made, rel=0.1)
+
+
+def test_the_distance_from_what_is_fixed_by_chance_is_the_mean_of_what_chance_makes(draw):
+    base_V = draw.dirichlet(np.full(TOKENS, 5.0))
+    samples = [_shares(_bursty(draw, base_V)) for _ in range(60)]
+    made = np.mean([distance(one.share_X, base_V) for one in samples])
+    assert np.mean([distance_by_chance(one, base_V) for one in samples]) == pytest.approx(made, rel=0.1)
 
 
 def test_a_change_is_found_and_its_share_named(draw):
     base_V = draw.dirichlet(np.full(TOKENS, 5.0))
     changed_V = base_V.copy()
     changed_V[[3, 7]] += [0.08, -base_V[7] * 0.9]
-    one, other = (_shares(_bursty(draw, p_V / p_V.sum())) for p_V in (base_V, changed_V))
-    assert same_distribution(one, other) < 0.01
-    z_V = z_scores(one, other)
+    counts = [_bursty(draw, p_V / p_V.sum()) for p_V in (base_V, changed_V)]
+    assert difference(*counts).p_value < 0.01
+    one, other = (_shares(counts_GV) for counts_GV in counts)
+    z_V = z_scores(one, other, (int(counts[0].sum()), int(counts[1].sum())))
     assert z_V.argmax() == 3
     assert z_V.argmin() == 7
     p_V = each_the_same(one, other)
@@ -183,6 +262,22 @@ def test_a_change_is_found_and_its_share_named(draw):
     assert np.median(p_V) > 0.5
 
 
+def test_errors_are_no_less_than_those_of_both_samples_together():
+    """Of something that comes in bursts a small sample can have none, and then it does not vary."""
+    counts_GX = np.zeros((GROUPS, 2), dtype=np.int64)
+    counts_GX[:, 1] = 10_000
+    few_GX = counts_GX // 100
+    counts_GX[:20, 0] = 50  # 20 prompts have it 50 times: a hundredth of them would have it in 0.2
+    z_X = z_scores(_shares(counts_GX), _shares(few_GX), (int(counts_GX.sum()), int(few_GX.sum())))
+    assert -1 < z_X[0] < -0.2
+
+
 def test_a_share_that_never_varies_has_no_z():
     still = Shares(np.array([0.5]), np.zeros((4, 1)))
-    assert z_scores(still, Shares(np.array([0.7]), np.zeros((4, 1)))).tolist() == [0.0]
+    assert z_scores(still, Shares(np.array([0.7]), np.zeros((4, 1))), (100, 100)).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 15, 30, 31])
+def test_p_values_are_students(freedom):
+    z_X = np.array([0.0, 0.3, -1.0, 2.5, -5.0, 8.0])
+    assert student_p_values(z_X, freedom) == pytest.approx(2 * students_t.sf(np.abs(z_X), freedom), abs=1e-14)

@@ -79,6 +79,56 @@ def test_one_prompt_that_comes_again_and_again_is_chance(draw):
     assert found["maths"].unusual_p_value > 0.05
 
 
+class Prompts:
+    """Short prompts of some 9,000 tokens, which come in bursts, some of them much rarer than others."""
+
+    def __init__(self, draw):
+        size = 9_000
+        common_V = 1 / np.arange(1, size + 1)
+        ids = [draw.choice(size, size=draw.integers(2, 9), p=common_V / common_V.sum()) for _ in range(9_000)]
+        self.ids = [np.concatenate([some, some[:2]]) for some in ids]
+        self.vocab_size = size
+
+    def share_under(self, expert_share_E):
+        return np.full(self.vocab_size, 1 / self.vocab_size)
+
+    def counts(self, draw, *, into=None):
+        traffic = Traffic.none(vocab_size=self.vocab_size, expert_names=NAMES, identity="abc")
+        for i in draw:
+            ids_T = self.ids[i] if into is None else np.append(self.ids[i], into)
+            traffic.count(ids_T, expert=i % 3, unusual=False)
+        return traffic
+
+
+@pytest.fixture(scope="module")
+def short():
+    return Prompts(np.random.default_rng(5))
+
+
+@pytest.mark.parametrize(
+    "sizes, draws", [((100, 100), 60), ((1_500, 150), 40), ((150, 6_000), 24), ((4_000, 4_000), 20)]
+)
+def test_samples_of_one_distribution_have_not_drifted_whatever_their_sizes(draw, short, sizes, draws):
+    alarms = 0
+    for _ in range(draws):
+        order = draw.permutation(len(short.ids))[: sum(sizes)]
+        found = compare(short.counts(order[: sizes[0]]), short.counts(order[sizes[0] :]), short)
+        alarms += found.p_value <= 0.05
+        assert found.telling == []
+        assert found.by_chance == pytest.approx(found.distance, rel=0.2)
+    assert alarms <= {60: 8, 40: 6, 24: 5, 20: 4}[draws]  # more once in 200
+
+
+def test_a_new_token_is_named_and_no_other(draw, short):
+    order = draw.permutation(len(short.ids))
+    found = compare(short.counts(order[:4_000]), short.counts(order[4_000:4_200], into=8_999), short)
+    assert found.p_value < 0.01
+    assert [one.token for one in found.telling] == [8_999]
+    one_prompt = short.counts(order[4_000:4_200])
+    one_prompt.count(np.full(200, 8_999), expert=0, unusual=False)
+    assert compare(short.counts(order[:4_000]), one_prompt, short).telling == []
+
+
 @pytest.mark.parametrize("name", ["earlier", "live"])
 def test_a_few_prompts_over_and_over_are_refused(draw, name):
     few = Traffic.none(vocab_size=WORDS, expert_names=NAMES, identity="abc")
