@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from rivals.base import Rival, Texts, seconds
 
 SIZES = (4_000, 8_000, 16_000, 32_000, 64_000, 112_640)  # bytes of a dictionary; the last is kolmo's default

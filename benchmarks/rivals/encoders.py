@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
 from rivals.base import Rival, seconds
 
 NEIGHBOURS = 5
