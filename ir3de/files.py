@@ -60,23 +60,26 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, *, busy: str | None = None) -> Iterator[None]:
     """Wait for a folder, made if it is not there, until no other process has it this way; then keep others waiting.
 
     It is let go with the process: one that is killed keeps nobody waiting. A folder that stays empty is removed.
+
+    Raises:
+        ValueError: saying ``busy``, if that is given, in the place of waiting.
     """
     handle = None
     while handle is None:
-        handle = _lock(folder)
+        handle = _lock(folder, busy)
     try:
         yield
     finally:
-        with suppress(OSError):  # it is not empty
+        with suppress(OSError):  # it is not empty, or in its place
             folder.rmdir()
         os.close(handle)
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path, busy: str | None) -> int | None:
     """Return a handle that holds the lock, or ``None`` where the folder was taken away before it did."""
     import fcntl  # noqa: PLC0415 - not everywhere: what reads needs no lock
 
@@ -84,7 +87,10 @@ def _lock(folder: Path) -> int | None:
     with suppress(FileNotFoundError), ExitStack() as otherwise:
         handle = os.open(folder, os.O_RDONLY)
         otherwise.callback(os.close, handle)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise ValueError(busy) from error
         if os.path.samestat(os.stat(folder), os.fstat(handle)):
             otherwise.pop_all()
             return handle

@@ -1,16 +1,14 @@
 """What has been written of a domain: kept with every file, so that a run that was killed goes on where it stopped."""
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ir3de.data.splits import SPLITS
-from ir3de.files import replace_file
+from ir3de.files import alone_in, replace_file
 
 MANIFEST = "prepare.json"
 _SHOWN = 3
@@ -125,38 +123,13 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], what: str, rem
         raise ValueError(f"{what} was made with other settings: {shown}{more}. {remedy} to make it anew.")
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Keep other processes from making the same domain meanwhile; a folder in which nothing was begun is removed.
 
     Raises:
-        ValueError: if another one is at it.
+        ValueError: if another one is at it, when the context is entered.
     """
-    handle = None
-    while handle is None:
-        handle = _lock(folder)
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # it is not empty, or in its place
-            folder.rmdir()
-        os.close(handle)
-
-
-def _lock(folder: Path) -> int | None:
-    """Return a handle that holds the lock, or None where another process took the folder away before it did."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError), ExitStack() as otherwise:
-        handle = os.open(folder, os.O_RDONLY)
-        otherwise.callback(os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"Another process is preparing `{folder}`. Run this one when it is done.") from error
-        if os.path.samestat(os.stat(folder), os.fstat(handle)):
-            otherwise.pop_all()
-            return handle
-    return None
+    return alone_in(folder, busy=f"Another process is preparing `{folder}`. Run this one when it is done.")
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

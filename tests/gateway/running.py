@@ -6,6 +6,7 @@ import logging
 import threading
 from contextlib import contextmanager, suppress
 
+import aiohttp
 from aiohttp import web
 
 from ir3de.gateway.keys import Keys
@@ -239,3 +240,19 @@ def settings(router, upstream, **changes):
 def warnings(caplog):
     """Return what was logged beyond the usual."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def caller(running_loop, gateway, key):
+    """Return what makes a call with a key: a method, a path and a body to the status and the answer."""
+
+    async def ask(method, path, body):
+        async with (
+            aiohttp.ClientSession(gateway.address, headers={"Authorization": f"Bearer {key}"}) as session,
+            session.request(method, path, json=body) as response,
+        ):
+            return response.status, await response.json()
+
+    def call(method, path, body=None):
+        return running_loop.call(ask(method, path, body))
+
+    return call

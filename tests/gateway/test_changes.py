@@ -14,7 +14,7 @@ from ir3de.gateway.settings import Place, Upstream
 from ir3de.serving.artifact import read_compiled, write_compiled
 from ir3de.upkeep.change import remove_expert
 from tests.gateway.process import program
-from tests.gateway.running import NAMES, settings
+from tests.gateway.running import NAMES, caller, settings
 from tests.gateway.test_interface import chat, streamed
 from tests.helpers.waiting import wait_until
 from tests.serving.routers import WORDS, saved
@@ -28,17 +28,12 @@ def admin(running_loop, router, upstream):
     """Return a gateway, and what makes an admin's call: the status and the answer."""
     gateway = running_loop.gateway(settings(router, upstream), admin=[ADMIN])
 
-    def call(method, path, body=None):
-        async def do():
-            async with (
-                aiohttp.ClientSession(headers={"Authorization": f"Bearer {ADMIN}"}) as session,
-                session.request(method, f"{gateway.address}/admin/{path}", json=body) as response,
-            ):
-                return response.status, await response.json()
+    call = caller(running_loop, gateway, ADMIN)
 
-        return running_loop.call(do())
+    def admins(method, path, body=None):
+        return call(method, f"/admin/{path}", body)
 
-    return gateway, call
+    return gateway, admins
 
 
 @pytest.fixture

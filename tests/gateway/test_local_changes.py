@@ -9,7 +9,7 @@ import pytest
 from ir3de.gateway.local_bank import LocalBank
 from ir3de.gateway.settings import LocalSettings, Place
 from tests.gateway.local_experts import saved_bank
-from tests.gateway.running import NAMES, settings
+from tests.gateway.running import NAMES, caller, settings
 from tests.helpers.waiting import wait_until
 
 ADMIN = "admin-key-01234567"
@@ -31,15 +31,7 @@ def start(running_loop, router, upstream, bank):
         now = {"config": config(**changes)}
         gateway = running_loop.gateway(now["config"], admin=[ADMIN], read_again=lambda: now["config"])
 
-        async def ask(method, path, body):
-            async with (
-                aiohttp.ClientSession(gateway.address, headers={"Authorization": f"Bearer {ADMIN}"}) as session,
-                session.request(method, path, json=body) as response,
-            ):
-                return response.status, await response.json()
-
-        def call(method, path, body=None):
-            return running_loop.call(ask(method, path, body))
+        call = caller(running_loop, gateway, ADMIN)
 
         def change(**options):
             now["config"] = config(**options)

@@ -8,14 +8,13 @@ import shutil
 import threading
 import time
 
-import aiohttp
 import pytest
 
 from ir3de.compiling.router import compile_router
 from ir3de.gateway import router_files, server
 from ir3de.gateway.settings import Place
 from ir3de.serving import CompiledRouter
-from tests.gateway.running import NAMES, settings
+from tests.gateway.running import NAMES, caller, settings
 from tests.gateway.test_changes import put
 from tests.helpers.waiting import wait_until
 from tests.serving.routers import saved
@@ -46,15 +45,7 @@ def start(running_loop, upstream, live):
         config = {"config": settings(live, upstream, **changes)}
         gateway = running_loop.gateway(config["config"], admin=[ADMIN], read_again=lambda: config["config"])
 
-        async def ask(method, path, body):
-            async with (
-                aiohttp.ClientSession(gateway.address, headers={"Authorization": f"Bearer {ADMIN}"}) as session,
-                session.request(method, path, json=body) as response,
-            ):
-                return response.status, await response.json()
-
-        def call(method, path, body=None):
-            return running_loop.call(ask(method, path, body))
+        call = caller(running_loop, gateway, ADMIN)
 
         def change(**options):
             config["config"] = settings(live, upstream, **options)
