@@ -29,7 +29,7 @@ quickstart: $(INSTALLED) ## install, train small experts on installed text, fit 
 	$(RUN) main.py compare --config quickstart.yaml
 
 test: $(INSTALLED) ## install, and run the tests, two files at a time
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## lint, format check and types
 	$(VENV)/bin/ruff check .
