@@ -205,15 +205,15 @@ class Answering:
         return answer
 
     async def _sent(self, request: web.Request, content: bytes, status: int, course: Course) -> web.StreamResponse:
-        response = self._prepared(web.Response(body=content) if len(content) <= PIECE else web.StreamResponse(), course)
+        short = len(content) <= PIECE  # then it goes with the head
+        response = self._prepared(web.Response(body=content) if short else web.StreamResponse(), course)
         response.set_status(status)
         response.content_type = "application/json"
-        rest = b"" if isinstance(response, web.Response) else content  # what is short goes with the head
-        if rest:
-            response.content_length = len(rest)
+        if not short:
+            response.content_length = len(content)
         silence = self.limits.silence_seconds
         with suppress(ConnectionError):  # the client is gone, which is no failure
-            await send(request, response, rest, silence=silence, deadline=course.deadline)
+            await send(request, response, b"" if short else content, silence=silence, deadline=course.deadline)
             course.outcome = str(status)
         return response
 

@@ -22,6 +22,10 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": None, "code": self.code}}
 
+    def content(self) -> bytes:
+        """Return the error as JSON."""
+        return json.dumps(self.as_dict()).encode()
+
     def response(self) -> web.Response:
         """Return the error as an answer."""
         response = json_response(self.as_dict(), status=self.status)
@@ -33,7 +37,7 @@ class ApiError(Exception):
 
     def event(self) -> bytes:
         """Return the error as an event of a stream that has begun."""
-        return b"data: " + json.dumps(self.as_dict()).encode() + b"\n\n"
+        return b"data: " + self.content() + b"\n\n"
 
 
 def json_response(value: Any, *, status: int = 200) -> web.Response:

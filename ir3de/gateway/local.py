@@ -29,7 +29,7 @@ class LocalExpert(Expert):
             first = await anext(events)
             return Stream(first, events)
         except ApiError as error:
-            raise AskRefused(error.status, json.dumps(error.as_dict()).encode()) from None
+            raise AskRefused(error.status, error.content()) from None
 
     async def _whole(self, request: LocalRequest, shape: "_Shape") -> Whole:
         text, last = [], Piece("", 0, 0)

@@ -109,7 +109,7 @@ class UpstreamExpert(Expert):
                 raise ExpertFailed("garbage", "JSON that is no object")
         except ExpertFailed:  # a page of a proxy that stands before it, say
             sentence = f"The expert's server refuses the request with status {response.status}."
-            return _as_json(ApiError(response.status, "refused", sentence).as_dict())
+            return ApiError(response.status, "refused", sentence).content()
         return content
 
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
@@ -148,13 +148,13 @@ class UpstreamExpert(Expert):
                         break
                 if good:  # what is good goes out before what is not is reported
                     yield b"".join(events)[:good], Kind.PART in kinds
-                if failed is not None and Kind.END not in kinds:
-                    raise failed
                 if Kind.END in kinds:
                     with suppress(TimeoutError, aiohttp.ClientError):
                         async with asyncio.timeout(_LAST_BYTES_SECONDS):
                             await response.content.readany()
                     return
+                if failed is not None:
+                    raise failed
         finally:
             response.release() if response.content.at_eof() else response.close()
 
@@ -177,7 +177,7 @@ def _as_json(value: Mapping[str, Any]) -> bytes:
         return json.dumps(value, allow_nan=False).encode()
     except ValueError:
         error = ApiError(400, "invalid_json", "Expected numbers that JSON has, but one is infinite or none.")
-        raise AskRefused(400, json.dumps(error.as_dict()).encode()) from None
+        raise AskRefused(error.status, error.content()) from None
 
 
 def _json(content: bytes) -> Any:

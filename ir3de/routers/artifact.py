@@ -4,10 +4,8 @@ A change writes its files beside the old ones and then replaces ``config.json``:
 new one, and a command that is killed leaves the old one.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ir3de.files import replace_file
+from ir3de.files import alone_in, replace_file
 
 CONFIG = "config.json"
 ROUTER, STATISTICS, EMBEDDINGS = "router.safetensors", "statistics.safetensors", "embeddings.safetensors"
@@ -126,16 +124,9 @@ def changing(folder: Path) -> Iterator[None]:
         ValueError: if another command is changing it.
     """
     read_config(folder)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    busy = f"Another command is changing the router in `{folder}`. Run this one when it is done."
+    with alone_in(folder, busy=busy):
         yield
-    except BlockingIOError as error:
-        raise ValueError(
-            f"Another command is changing the router in `{folder}`. Run this one when it is done."
-        ) from error
-    finally:
-        os.close(handle)
 
 
 def is_ours(name: str) -> bool:

@@ -122,6 +122,7 @@ def test_counts_are_written_now_and_then(start, saved_router, tmp_path):
     ask(gateway, prompts[6:])
     whole = expected(saved_router, prompts)
     wait_until(lambda: same(Traffic.read(only_file(tmp_path / "counts")), whole))
+    assert Traffic.read(only_file(tmp_path / "counts")).prompts == len(prompts), "none is counted again"
 
 
 def test_gateways_that_share_a_folder_add_up(start, stop, saved_router, tmp_path):

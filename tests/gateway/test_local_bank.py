@@ -136,6 +136,7 @@ def test_an_expert_that_nobody_has_any_more_leaves_neither_weights_nor_a_thread(
         asyncio.run(asked(experts.pop()))
         wait_until(lambda: threads_of_experts() <= before)
         wait_until(lambda: model() is None)
+        assert threads_of_experts() <= before, "and none begins anew"
     finally:
         gc.enable()
 

@@ -129,6 +129,7 @@ def test_a_change_while_it_starts_is_noticed(start, compiled, live, monkeypatch)
     monkeypatch.setattr(server, "load_router", load_and_change)
     call, _ = start()
     wait_until(lambda: sorted(routed(call)["scores"]) == sorted(MORE))
+    assert sorted(routed(call)["order"]) == sorted(MORE), "all of them are served"
 
 
 def test_what_was_compiled_at_the_start_is_no_change(running_loop, upstream, tmp_path, caplog, monkeypatch):

@@ -1,6 +1,7 @@
 """Fork bombs, kills and daemons stay inside, and end with the run."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -139,3 +140,4 @@ def test_no_process_outlives_ours():
         wait_until(lambda: _alive(marker))
         ours.kill()
         wait_until(lambda: not _alive(marker))
+    assert ours.returncode == -signal.SIGKILL, "it did not end by itself"
